@@ -1,0 +1,164 @@
+//! The engine's errors, in three families: corruption, environment, misuse.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::id::{ObjectId, ObjectKind};
+
+/// Result of engine operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("{}", path.display())]
+    Io {
+        /// The file or directory concerned.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory is not a Grove repository.
+    #[error("{} is not a Grove repository", path.display())]
+    NotARepository {
+        /// The directory given.
+        path: PathBuf,
+    },
+    /// `init` found something in the way.
+    #[error("{} already exists and is not empty", path.display())]
+    NotEmpty {
+        /// The directory given.
+        path: PathBuf,
+    },
+    /// The repository was written by a newer program.
+    #[error("{}: unsupported repository format: {detail}", path.display())]
+    UnsupportedFormat {
+        /// The file that says so.
+        path: PathBuf,
+        /// The version or the feature flags that are unknown.
+        detail: String,
+    },
+    /// Another process holds a lock that this operation needs.
+    #[error("{} is locked by another process ({holder})", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What is known of the holder.
+        holder: String,
+    },
+    /// Data on disk is not what it must be.
+    #[error("{}: corrupt: {detail}", path.display())]
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// Where in the file and what is wrong.
+        detail: String,
+    },
+    /// An object's bytes are malformed.
+    #[error("{kind} object {id} is malformed")]
+    MalformedObject {
+        /// The kind of object.
+        kind: ObjectKind,
+        /// Its name.
+        id: ObjectId,
+        /// What is wrong with it.
+        #[source]
+        source: crate::object::DecodeError,
+    },
+    /// An object that is referred to is not in the repository.
+    #[error("{kind} object {id} is missing")]
+    MissingObject {
+        /// The kind of object.
+        kind: ObjectKind,
+        /// Its name.
+        id: ObjectId,
+    },
+    /// The payload of a file, or a part of it, is not in the repository.
+    #[error("payload {id} is missing")]
+    MissingPayload {
+        /// Its name.
+        id: crate::id::PayloadId,
+    },
+    /// No commit or ref of this name.
+    #[error("no such rev {rev:?}")]
+    RevNotFound {
+        /// As given.
+        rev: String,
+    },
+    /// An abbreviated checksum that several commits share.
+    #[error("rev {rev:?} is ambiguous: {} commits begin so", candidates.len())]
+    RevAmbiguous {
+        /// As given.
+        rev: String,
+        /// The commits it could mean.
+        candidates: Vec<ObjectId>,
+    },
+    /// A ref name that OSTree would not accept.
+    #[error("invalid ref name {name:?}")]
+    InvalidRefName {
+        /// As given.
+        name: String,
+    },
+    /// A ref is no longer what the caller expected.
+    #[error("ref {name} changed meanwhile: expected {}, found {}", or_none(expected), or_none(found))]
+    RefChanged {
+        /// The ref.
+        name: String,
+        /// The value that the caller saw.
+        expected: Option<ObjectId>,
+        /// The value it has now.
+        found: Option<ObjectId>,
+    },
+    /// A path that does not exist in a commit.
+    #[error("no such path in commit: {path}")]
+    PathNotFound {
+        /// The path, lossily decoded.
+        path: String,
+    },
+    /// Input that cannot be represented in a commit.
+    #[error("{path}: {reason}")]
+    UnsupportedInput {
+        /// The path concerned, lossily decoded.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Two trees of one commit disagree about a path.
+    #[error("conflict at {path}: {first} and {second} differ")]
+    Conflict {
+        /// The path concerned, lossily decoded.
+        path: String,
+        /// Who brought the first version.
+        first: String,
+        /// Who brought the second version.
+        second: String,
+    },
+    /// Input changed while it was being read.
+    #[error("{} changed while it was read", path.display())]
+    InputChanged {
+        /// The file concerned.
+        path: PathBuf,
+    },
+    /// The caller asked for the operation to stop.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+fn or_none(id: &Option<ObjectId>) -> String {
+    id.map_or_else(|| "none".to_owned(), |id| id.to_string())
+}
+
+/// Gives an [`io::Error`] the path it is about.
+pub trait IoResultExt<T> {
+    /// Names the file or directory that the failed call was about.
+    fn at(self, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> IoResultExt<T> for std::result::Result<T, E> {
+    fn at(self, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|source| Error::Io { path: path.as_ref().to_owned(), source: source.into() })
+    }
+}
