@@ -103,7 +103,11 @@ pub enum Error {
         name: String,
     },
     /// A ref is no longer what the caller expected.
-    #[error("ref {name} changed meanwhile: expected {}, found {}", or_none(expected), or_none(found))]
+    #[error(
+        "ref {name} changed meanwhile: expected {}, found {}",
+        or_none(expected),
+        or_none(found)
+    )]
     RefChanged {
         /// The ref.
         name: String,
@@ -159,6 +163,9 @@ pub trait IoResultExt<T> {
 
 impl<T, E: Into<io::Error>> IoResultExt<T> for std::result::Result<T, E> {
     fn at(self, path: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|source| Error::Io { path: path.as_ref().to_owned(), source: source.into() })
+        self.map_err(|source| Error::Io {
+            path: path.as_ref().to_owned(),
+            source: source.into(),
+        })
     }
 }
