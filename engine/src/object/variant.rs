@@ -3,6 +3,8 @@
 mod check;
 mod infer;
 mod print;
+#[cfg(test)]
+mod tests;
 mod text;
 mod ty;
 mod value;
@@ -191,6 +193,11 @@ impl Variant {
     /// The value if this is a boolean.
     pub fn as_bool(&self) -> Option<bool> {
         self.typed("b").map(|bytes| bytes == [1])
+    }
+
+    /// The number if this is an unsigned one of 32 bits.
+    pub fn as_u32(&self) -> Option<u32> {
+        self.typed("u")?.try_into().ok().map(u32::from_le_bytes)
     }
 
     /// The number if this is an unsigned one of 64 bits.

@@ -153,13 +153,14 @@ fn pattern(node: &Node) -> Result<Pattern, TextError> {
         Syntax::Text(_) => Shape::Text,
         Syntax::Bytes(_) => Shape::Array(Box::new(Pattern::exact(&Type::letter(b'y')))),
         Syntax::Array(items) => Shape::Array(Box::new(common(items)?)),
-        Syntax::Dictionary(entries) if entries.is_empty() => Shape::Array(Box::new(Pattern {
-            shape: Shape::Entry(Box::new([Pattern::any(), Pattern::any()])),
-            wrappable: false,
-        })),
         Syntax::Dictionary(entries) => {
             let keys = common(entries.iter().map(|[key, _]| key))?;
-            let values = common(entries.iter().map(|[_, value]| value))?;
+            // As in GLib, the first value alone decides.
+            let values = entries
+                .first()
+                .map(|[_, value]| pattern(value))
+                .transpose()?;
+            let values = values.unwrap_or_else(Pattern::any);
             let entry = Shape::Entry(Box::new([unwrapped(keys), values]));
             Shape::Array(Box::new(Pattern {
                 shape: entry,
