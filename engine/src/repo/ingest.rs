@@ -115,12 +115,13 @@ impl<'a> Hasher<'a> {
                 }
                 (id, payload, size, Content::Foreign(path))
             }
-            Body::Stream(mut stream, size) if size <= IN_MEMORY_MAX => {
-                in_memory(read_exactly(&mut stream, size).at(path_of(&hint))?)
-            }
-            Body::Stream(stream, size) => {
-                let (id, payload, path) = self.spool(&prefix, stream, size, &hint)?;
-                (id, payload, size, Content::Spooled(path))
+            Body::Stream(mut stream, size) => {
+                let file = NewFile {
+                    header,
+                    hint,
+                    body: Body::None,
+                };
+                return self.hash_stream(file, &mut *stream, size);
             }
         };
         // Empty files have no payload: nothing needs to be stored for them.
@@ -135,10 +136,36 @@ impl<'a> Hasher<'a> {
         })
     }
 
+    /// Hashes a file whose payload comes from a stream of exactly `size` bytes.
+    pub(super) fn hash_stream(
+        &self,
+        file: NewFile,
+        stream: &mut dyn Read,
+        size: u64,
+    ) -> Result<Hashed> {
+        if size <= IN_MEMORY_MAX {
+            let bytes = read_exactly(stream, size).at(path_of(&file.hint))?;
+            return self.hash(NewFile {
+                body: Body::Bytes(bytes),
+                ..file
+            });
+        }
+        let NewFile { header, hint, .. } = file;
+        let (id, payload, path) = self.spool(&header.content_prefix(), stream, size, &hint)?;
+        Ok(Hashed {
+            id,
+            header,
+            size,
+            payload,
+            content: Content::Spooled(path),
+            hint,
+        })
+    }
+
     fn spool(
         &self,
         prefix: &[u8],
-        mut stream: Box<dyn Read + Send>,
+        stream: &mut dyn Read,
         size: u64,
         hint: &[u8],
     ) -> Result<(ObjectId, Option<PayloadId>, PathBuf)> {

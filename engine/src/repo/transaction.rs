@@ -5,7 +5,7 @@
 //! the refs. Whatever is found in the repository is therefore complete below.
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -148,32 +148,7 @@ impl<'r> Transaction<'r> {
         let mut entries = Vec::with_capacity(hashed.len());
         let mut large = Vec::new();
         for file in hashed {
-            self.report.files += 1;
-            self.monitor.advance(Phase::Store, file.size);
-            if self.has_file(&file.id)? {
-                entries.push(FileEntry {
-                    id: file.id,
-                    new: None,
-                });
-                continue;
-            }
-            if let Some(payload) = file.payload
-                && !self.has_payload(&payload, file.size)?
-            {
-                self.pending
-                    .insert(Key::new(EntryKind::Payload, *payload.as_bytes()));
-                self.report.new_payload_bytes += file.size;
-                self.put_payload(payload, file.size, file.content, &file.hint, &mut large)?;
-            }
-            let new = NewRecord {
-                header: file.header,
-                size: file.size,
-                payload: file.payload,
-            };
-            entries.push(FileEntry {
-                id: file.id,
-                new: Some(Box::new(new)),
-            });
+            entries.push(self.put_hashed(file, &mut large)?);
         }
         let blocks = extents(&large).at(self.repo.path())?;
         self.append_data(&blocks)?;
@@ -181,6 +156,56 @@ impl<'r> Transaction<'r> {
             self.flush_window()?;
         }
         Ok(entries)
+    }
+
+    /// Stores one file whose payload comes from a stream of exactly `size` bytes, by way of the
+    /// staging directory: for payloads too large for memory. The body of `file` is not looked at.
+    pub fn put_stream(
+        &mut self,
+        file: NewFile,
+        stream: &mut dyn Read,
+        size: u64,
+    ) -> Result<FileEntry> {
+        self.check_cancelled()?;
+        let hasher = Hasher::new(self.staging.path(), &self.spools);
+        let hashed = hasher.hash_stream(file, stream, size)?;
+        let mut large = Vec::new();
+        let entry = self.put_hashed(hashed, &mut large)?;
+        let blocks = extents(&large).at(self.repo.path())?;
+        self.append_data(&blocks)?;
+        Ok(entry)
+    }
+
+    fn put_hashed(
+        &mut self,
+        file: Hashed,
+        large: &mut Vec<(PayloadId, Vec<u8>)>,
+    ) -> Result<FileEntry> {
+        self.report.files += 1;
+        self.monitor.advance(Phase::Store, file.size);
+        if self.has_file(&file.id)? {
+            return Ok(FileEntry {
+                id: file.id,
+                new: None,
+            });
+        }
+        if let Some(payload) = file.payload
+            && !self.has_payload(&payload, file.size)?
+        {
+            self.pending
+                .insert(Key::new(EntryKind::Payload, *payload.as_bytes()));
+            self.report.new_payload_bytes += file.size;
+            self.put_payload(payload, file.size, file.content, &file.hint, large)?;
+        }
+        let new = NewRecord {
+            header: file.header,
+            size: file.size,
+            payload: file.payload,
+        };
+        Ok(FileEntry {
+            id: file.id,
+            new: Some(Box::new(new)),
+        })
     }
 
     fn put_payload(
