@@ -1,0 +1,4 @@
+//! Tests of the crate's public face, against real packages and rpm's own tools.
+
+mod dataset;
+mod support;
