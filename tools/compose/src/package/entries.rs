@@ -54,7 +54,7 @@ pub struct Entry {
     /// Digest of a regular file, hexadecimal, if the header gives one.
     pub digest: Option<String>,
     /// Device and inode that the header gives: the same for all names of one file.
-    pub(super) inode: Option<(u32, u32)>,
+    pub(crate) inode: Option<(u32, u32)>,
 }
 
 impl Entry {

@@ -1,4 +1,5 @@
 //! Tests of the crate's public face, against real packages and rpm's own tools.
 
 mod dataset;
+mod setcap;
 mod support;
