@@ -102,8 +102,20 @@ pub enum Error {
         /// As given.
         name: String,
     },
+    /// A ref name that is a directory of another one, or below one.
+    #[error("ref {name} conflicts with existing ref {other}")]
+    RefConflict {
+        /// The ref to be set.
+        name: String,
+        /// The ref in its way.
+        other: String,
+    },
     /// A ref is no longer what the caller expected.
-    #[error("ref {name} changed meanwhile: expected {}, found {}", or_none(expected), or_none(found))]
+    #[error(
+        "ref {name} changed meanwhile: expected {}, found {}",
+        or_none(expected),
+        or_none(found)
+    )]
     RefChanged {
         /// The ref.
         name: String,
@@ -159,6 +171,9 @@ pub trait IoResultExt<T> {
 
 impl<T, E: Into<io::Error>> IoResultExt<T> for std::result::Result<T, E> {
     fn at(self, path: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|source| Error::Io { path: path.as_ref().to_owned(), source: source.into() })
+        self.map_err(|source| Error::Io {
+            path: path.as_ref().to_owned(),
+            source: source.into(),
+        })
     }
 }

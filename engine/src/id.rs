@@ -150,7 +150,13 @@ mod tests {
         let id = ObjectId::of(b"x");
         assert_eq!(id.to_string().parse(), Ok(id));
         let text = id.to_string();
-        for bad in [&text[1..], &text.to_uppercase(), &format!("{text}0"), "", "zz"] {
+        for bad in [
+            &text[1..],
+            &text.to_uppercase(),
+            &format!("{text}0"),
+            "",
+            "zz",
+        ] {
             assert!(bad.parse::<ObjectId>().is_err(), "{bad}");
         }
     }

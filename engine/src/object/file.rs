@@ -1,0 +1,190 @@
+//! Metadata of files and the hash that names them.
+
+use std::borrow::Cow;
+use std::io::{self, Read};
+
+use sha2::{Digest, Sha256};
+
+use crate::id::{ObjectId, PayloadId};
+use crate::object::gvariant::{Frame, Part, Tuple};
+use crate::object::{DecodeError, Xattrs};
+
+const TYPE: u32 = 0o170000;
+const REGULAR: u32 = 0o100000;
+const SYMLINK: u32 = 0o120000;
+
+/// Metadata of a regular file or symbolic link, `(uuuusa(ayay))`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FileHeader {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Full `st_mode`, type bits included; symbolic links are always `0o120777`.
+    pub mode: u32,
+    /// Target of a symbolic link, empty for regular files.
+    pub symlink_target: Vec<u8>,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
+}
+
+impl FileHeader {
+    /// Mode of every symbolic link.
+    pub const SYMLINK_MODE: u32 = 0o120777;
+
+    /// Whether this is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        self.mode & TYPE == SYMLINK
+    }
+
+    /// The header variant.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut tuple = Frame::with_capacity(32 + self.symlink_target.len(), 2);
+        for field in [self.uid, self.gid, self.mode, 0] {
+            tuple.fixed(4, &field.to_be_bytes());
+        }
+        tuple.variable(1, &[&self.symlink_target, [0].as_slice()].concat());
+        tuple.variable(1, &self.xattrs.to_bytes());
+        tuple.into_tuple()
+    }
+
+    /// Parses a header variant (strict normal form; mode and xattr rules are checked).
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are not in normal form or [`check`](Self::check) fails.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut tuple = Tuple::new(Part::whole(bytes), 1)?;
+        let (uid, gid, mode) = (tuple.u32_be()?, tuple.u32_be()?, tuple.u32_be()?);
+        let rdev = tuple.u32_be()?;
+        let symlink_target = tuple.variable(1)?.text()?.as_bytes().to_vec();
+        let xattrs = Xattrs::read(tuple.last(1)?)?;
+        if rdev != 0 {
+            return Err(DecodeError::Rule("a file has a device number"));
+        }
+        let header = Self {
+            uid,
+            gid,
+            mode,
+            symlink_target,
+            xattrs,
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// Checks the rules for mode and target.
+    ///
+    /// # Errors
+    /// [`DecodeError::Rule`] if this is neither a regular file nor a symbolic link, the mode has
+    /// unknown bits, or the target does not fit the type.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        let rule = match (self.mode & !0o7777, self.symlink_target.is_empty()) {
+            (REGULAR, true) | (SYMLINK, false) => return Ok(()),
+            (REGULAR, false) => "a regular file has a symbolic link's target",
+            (SYMLINK, true) => "a symbolic link has no target",
+            _ => "the mode is neither a regular file's nor a symbolic link's",
+        };
+        Err(DecodeError::Rule(rule))
+    }
+
+    /// The bytes hashed before the payload: big-endian header length, four zero bytes, header.
+    pub fn content_prefix(&self) -> Vec<u8> {
+        let header = self.to_bytes();
+        let len = u32::try_from(header.len()).unwrap_or(u32::MAX);
+        [&len.to_be_bytes(), [0; 4].as_slice(), &header].concat()
+    }
+
+    /// The same header with its extended attributes sorted.
+    pub fn with_sorted_xattrs(&self) -> Cow<'_, Self> {
+        match self.xattrs.sorted() {
+            Cow::Borrowed(_) => Cow::Borrowed(self),
+            Cow::Owned(xattrs) => Cow::Owned(Self {
+                xattrs,
+                ..self.clone()
+            }),
+        }
+    }
+
+    /// A hasher that has seen everything but the payload.
+    pub fn hasher(&self) -> FileHasher {
+        FileHasher(Sha256::new_with_prefix(self.content_prefix()))
+    }
+
+    /// The object's name, given its whole payload (empty for symbolic links).
+    pub fn object_id(&self, payload: &[u8]) -> ObjectId {
+        let mut hasher = self.hasher();
+        hasher.update(payload);
+        hasher.finish()
+    }
+
+    /// The object's name, its payload being read to the end.
+    ///
+    /// # Errors
+    /// Those of `payload`.
+    pub fn object_id_of(&self, payload: impl Read) -> io::Result<ObjectId> {
+        let mut hasher = self.hasher();
+        hash_to_end(payload, |bytes| hasher.update(bytes))?;
+        Ok(hasher.finish())
+    }
+
+    /// Whether `id` names this header with this payload, with the extended attributes in their
+    /// stored order or sorted: writers before 2025.2 hashed the former, later ones the latter.
+    ///
+    /// # Errors
+    /// Those of `payload`.
+    pub fn is_named(&self, id: &ObjectId, payload: impl Read) -> io::Result<bool> {
+        let mut stored = self.hasher();
+        let mut sorted = match self.with_sorted_xattrs() {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(header) => Some(header.hasher()),
+        };
+        hash_to_end(payload, |bytes| {
+            stored.update(bytes);
+            if let Some(sorted) = &mut sorted {
+                sorted.update(bytes);
+            }
+        })?;
+        Ok(stored.finish() == *id || sorted.is_some_and(|sorted| sorted.finish() == *id))
+    }
+}
+
+fn hash_to_end(mut payload: impl Read, mut sink: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match payload.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => sink(buffer.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Computes the name of a file object while its payload passes by.
+#[derive(Debug, Clone)]
+pub struct FileHasher(Sha256);
+
+impl FileHasher {
+    /// Adds the next bytes of the payload.
+    pub fn update(&mut self, payload: &[u8]) {
+        self.0.update(payload);
+    }
+
+    /// The name of the object.
+    pub fn finish(self) -> ObjectId {
+        ObjectId::from_bytes(self.0.finalize().into())
+    }
+}
+
+/// A file as the store knows it: header, size and where the payload is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileObject {
+    /// OSTree's name of the object.
+    pub id: ObjectId,
+    /// Metadata.
+    pub header: FileHeader,
+    /// Payload size in bytes; 0 for symbolic links.
+    pub size: u64,
+    /// Name of the payload; `None` for symbolic links and empty files.
+    pub payload: Option<PayloadId>,
+}

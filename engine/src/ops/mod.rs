@@ -1,0 +1,3 @@
+//! Operations on repositories, one file each.
+
+pub mod source;
