@@ -185,6 +185,13 @@ impl Package {
         &self.path
     }
 
+    /// The status of the open file, as it is now.
+    pub fn status(&self) -> Result<std::fs::Metadata, Error> {
+        self.file
+            .metadata()
+            .map_err(|source| self.error(source.into()))
+    }
+
     /// What identifies it.
     pub fn facts(&self) -> &Facts {
         &self.facts

@@ -3,5 +3,6 @@
 mod dataset;
 mod forge;
 mod hostile;
+mod import;
 mod setcap;
 mod support;
