@@ -9,6 +9,8 @@
 //! merge                  records into a tree
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod caps;
 mod error;
 pub mod import;

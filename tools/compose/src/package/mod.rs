@@ -5,6 +5,7 @@
 //! archive reader, in one pass and with bounded memory, because the crate's is quadratic in the
 //! number of entries. Knows nothing of repositories.
 
+mod content;
 mod cpio;
 mod digest;
 mod entries;
