@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::ingest::{Content, Hashed, Hasher, NewFile, Small, extents, extents_of_file, group};
 use super::layout::LayoutKey;
-use super::{Repository, encode_record, payload_keys};
+use super::{Repository, encode_import, encode_record, payload_keys};
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::{Lock, OwnedDir};
 use crate::id::{ObjectId, PayloadId};
@@ -303,7 +303,8 @@ impl<'r> Transaction<'r> {
     /// (their records are written too, so that a later commit finds them).
     pub fn put_import(&mut self, key: &ObjectId, bytes: &[u8], files: &[FileEntry]) -> Result<()> {
         files.iter().try_for_each(|file| self.put_record(file))?;
-        self.put_meta(Key::new(EntryKind::Import, *key.as_bytes()), bytes)
+        let record = encode_import(files.iter().map(|file| file.id), bytes);
+        self.put_meta(Key::new(EntryKind::Import, *key.as_bytes()), &record)
     }
 
     /// Writes a directory's metadata; returns its name.
