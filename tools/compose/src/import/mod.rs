@@ -176,9 +176,8 @@ fn look_up(
         }
         let named = name(path, options, digests)?;
         // A record that cannot be read is made anew.
-        let record = repo
-            .import(&named.key)?
-            .and_then(|bytes| Record::decode(&bytes).ok());
+        let import = repo.import(&named.key)?;
+        let record = import.and_then(|i| Record::decode(&i.bytes, &i.files).ok());
         if record.is_some() {
             monitor.advance(Phase::Import, 1);
         }

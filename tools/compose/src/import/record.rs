@@ -23,7 +23,9 @@
 //! | ... each: shared | `uint` | leading bytes of the path that equal the previous entry's |
 //! | ... each: rest | `text` | the remaining bytes of the path; cuts may split a character |
 //! | ... each: kind | `uint` | 0 = file, else directory kind number plus one |
-//! | ... each: id | 32 bytes | only for files: the file object |
+//!
+//! The file objects stand beside these bytes, in the store's own part of an import: as many as
+//! there are entries of kind 0, in the same order.
 //!
 //! Paths are relative, `/`-separated, without empty, `.` or `..` components, strictly ascending
 //! bytewise; the root directory is the empty path. `shared` is as long as possible. So there is
@@ -92,9 +94,17 @@ pub struct Record {
 }
 
 impl Record {
-    /// The record's bytes. The entries must be in order.
+    /// The file objects, in the order of the entries.
+    pub fn files(&self) -> impl Iterator<Item = ObjectId> {
+        self.entries.iter().filter_map(|(_, item)| match item {
+            Item::File(id) => Some(*id),
+            Item::Dir(_) => None,
+        })
+    }
+
+    /// The record's bytes, without the file objects. The entries must be in order.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.entries.len() * 52);
+        let mut out = Vec::with_capacity(64 + self.entries.len() * 20);
         uint(&mut out, VERSION);
         let facts = &self.facts;
         text(&mut out, facts.name.as_bytes());
@@ -130,10 +140,7 @@ impl Record {
             uint(&mut out, shared as u64);
             text(&mut out, path.as_bytes().get(shared..).unwrap_or_default());
             match item {
-                Item::File(id) => {
-                    uint(&mut out, 0);
-                    out.extend_from_slice(id.as_bytes());
-                }
+                Item::File(_) => uint(&mut out, 0),
                 Item::Dir(kind) => {
                     let at = kinds
                         .binary_search(kind)
@@ -160,8 +167,8 @@ impl Record {
         kinds
     }
 
-    /// Reads a record.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+    /// Reads a record; `files` are the file objects beside it.
+    pub fn decode(bytes: &[u8], files: &[ObjectId]) -> Result<Self, RecordError> {
         let mut input = Input { bytes, offset: 0 };
         if input.uint()? != VERSION {
             return Err(input.error("unknown version"));
@@ -187,7 +194,7 @@ impl Record {
             unowned: input.uint()?,
         };
         let kinds = input.dir_kinds()?;
-        let entries = input.entries(&kinds)?;
+        let entries = input.entries(&kinds, files)?;
         if input.offset != bytes.len() {
             return Err(input.error("trailing bytes"));
         }
@@ -301,7 +308,12 @@ impl<'a> Input<'a> {
         Ok(kinds)
     }
 
-    fn entries(&mut self, kinds: &[DirKind]) -> Result<Vec<(String, Item)>, RecordError> {
+    fn entries(
+        &mut self,
+        kinds: &[DirKind],
+        files: &[ObjectId],
+    ) -> Result<Vec<(String, Item)>, RecordError> {
+        let mut files = files.iter();
         let count = self.count(3)?;
         let mut entries = Vec::with_capacity(count);
         let mut path = Vec::new();
@@ -331,8 +343,8 @@ impl<'a> Input<'a> {
             {
                 None if text.is_empty() => return Err(self.error("a root that is a file")),
                 None => {
-                    let id = ObjectId::from_slice(self.take(ObjectId::LEN)?);
-                    Item::File(id.ok_or_else(|| self.error("cut short"))?)
+                    let id = files.next().copied();
+                    Item::File(id.ok_or_else(|| self.error("fewer file objects than files"))?)
                 }
                 Some(kind) => {
                     let kind = kinds.get(kind).copied();
@@ -340,6 +352,9 @@ impl<'a> Input<'a> {
                 }
             };
             entries.push((text, item));
+        }
+        if files.next().is_some() {
+            return Err(self.error("more file objects than files"));
         }
         Ok(entries)
     }

@@ -187,8 +187,11 @@ impl<'a, 't, 'r> Storing<'a, 't, 'r> {
                 self.open.push_front(open);
                 break;
             };
-            let record = complete(open.named, finished, &open.files)?;
-            let files: Vec<_> = open.files.into_iter().map(|(_, entry)| entry).collect();
+            let mut files = open.files;
+            files.sort_by(|(a, _), (b, _)| a.cmp(b));
+            files.dedup_by(|(a, x), (b, y)| a == b && x.id == y.id);
+            let record = complete(open.named, finished, &files)?;
+            let files: Vec<_> = files.into_iter().map(|(_, entry)| entry).collect();
             self.txn
                 .put_import(&open.named.key, &record.encode(), &files)?;
             self.records.push(record);
@@ -235,7 +238,6 @@ fn complete(
         plain.insert(path.as_str());
         match entries.insert(path.clone(), Item::File(entry.id)) {
             None => {}
-            Some(Item::File(id)) if id == entry.id => {}
             Some(_) => return refuse(path, "several of its entries end up here"),
         }
     }

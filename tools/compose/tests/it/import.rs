@@ -241,7 +241,7 @@ fn a_package_imported_before_is_not_read_again() {
     let items = [item("/usr/a", FILE, b"a"), item("/usr/b", FILE, b"b")];
     let path = bench.write("pkg", &Forge::new(&items));
     let first = bench
-        .import(&[path.clone()], &ImportOptions::default())
+        .import(std::slice::from_ref(&path), &ImportOptions::default())
         .unwrap();
     assert_eq!((first.packages[0].known, first.new_files), (false, 2));
 
@@ -258,7 +258,7 @@ fn a_package_imported_before_is_not_read_again() {
     std::fs::write(&path, b"no package any more").unwrap();
     let options = ImportOptions::default();
     let second = bench
-        .import_with(&[path.clone()], &options, &digests, &Silent)
+        .import_with(std::slice::from_ref(&path), &options, &digests, &Silent)
         .unwrap();
     assert_eq!((second.packages[0].known, second.new_files), (true, 0));
     assert_eq!((second.tree, second.meta), (first.tree, first.meta));
@@ -287,7 +287,7 @@ fn owners_modes_and_capabilities_arrive() {
     items[4].user = "bin".into();
     let path = bench.write("pkg", &Forge::new(&items));
     let built = bench
-        .import(&[path.clone()], &ImportOptions::default())
+        .import(std::slice::from_ref(&path), &ImportOptions::default())
         .unwrap();
     let found = bench.walk(&built);
     let owner = |name: &str| (found[name].1, found[name].2);

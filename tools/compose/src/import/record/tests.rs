@@ -6,6 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn decode(bytes: &[u8], record: &Record) -> Result<Record, RecordError> {
+    Record::decode(bytes, &record.files().collect::<Vec<_>>())
+}
+
 fn facts() -> impl Strategy<Value = Facts> {
     (
         ".{0,9}",
@@ -58,7 +62,7 @@ fn record() -> impl Strategy<Value = Record> {
 proptest! {
     #[test]
     fn records_round_trip(record in record()) {
-        prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
+        prop_assert_eq!(decode(&record.encode(), &record), Ok(record));
     }
 
     #[test]
@@ -73,15 +77,15 @@ proptest! {
             bytes[at] = byte;
         }
         for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
-            if let Ok(record) = Record::decode(bytes) {
-                prop_assert_eq!(record.encode(), bytes);
+            if let Ok(decoded) = decode(bytes, &record) {
+                prop_assert_eq!(decoded.encode(), bytes);
             }
         }
     }
 
     #[test]
     fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Record::decode(&bytes);
+        let _ = Record::decode(&bytes, &[]);
     }
 }
 
@@ -115,7 +119,8 @@ fn a_small_record_has_the_documented_bytes() {
     };
     let head = b"\x01\x02ab\x01\x011\x012\x01x\xac\x02\x05\x01\0\0\0\x01\0\x07\xed\x03";
     let entries = b"\x02\0\x03usr\x01\x03\x02/f\0";
-    assert_eq!(record.encode(), [&head[..], entries, &[9; 32]].concat());
+    assert_eq!(record.encode(), [&head[..], entries].concat());
+    assert_eq!(decode(&record.encode(), &record), Ok(record));
 }
 
 #[test]
@@ -130,7 +135,7 @@ fn hostile_records_are_refused() {
         ]
         .concat()
     };
-    assert!(Record::decode(&with_entry(0, b"c", 1)).is_ok());
+    assert!(Record::decode(&with_entry(0, b"c", 1), &[]).is_ok());
     for (bytes, what) in [
         (with_entry(0, b"a", 1), "out of order"),
         (with_entry(1, b"", 1), "out of order"),
@@ -138,7 +143,7 @@ fn hostile_records_are_refused() {
         (with_entry(0, b"c/..", 1), "not plain"),
         (with_entry(0, b"c//d", 1), "not plain"),
         (with_entry(0, b"c", 2), "unknown directory kind"),
-        (with_entry(0, b"c", 0), "cut short"),
+        (with_entry(0, b"c", 0), "fewer file objects"),
         (with_entry(0, b"\xff", 1), "UTF-8"),
         (b"\x02".to_vec(), "version"),
         (b"\x81\0".to_vec(), "too long"),
@@ -146,7 +151,15 @@ fn hostile_records_are_refused() {
         (b"\x01\xff\xff\xff\xff\x0f".to_vec(), "cut short"),
         (Vec::new(), "cut short"),
     ] {
-        let error = Record::decode(&bytes).unwrap_err().to_string();
+        let error = Record::decode(&bytes, &[]).unwrap_err().to_string();
         assert!(error.contains(what), "{error} is not about {what:?}");
     }
+}
+
+#[test]
+fn file_objects_must_be_as_many_as_files() {
+    let bytes = b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x01b\0";
+    let id = ObjectId::from_bytes([1; 32]);
+    let counts = [0, 1, 2].map(|count| Record::decode(bytes, &vec![id; count]).is_ok());
+    assert_eq!(counts, [false, true, false]);
 }
