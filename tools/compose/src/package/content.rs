@@ -53,7 +53,12 @@ impl<'r, R: Read> Content<'r, R> {
         expected: Option<&Expected>,
         path: &str,
     ) -> Result<(), PackageError> {
-        let rest = copy_all(&mut self);
+        // The usual case needs no buffer: everything was read.
+        let rest = if self.left > 0 {
+            copy_all(&mut self)
+        } else {
+            Ok(())
+        };
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
