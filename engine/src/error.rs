@@ -102,6 +102,14 @@ pub enum Error {
         /// As given.
         name: String,
     },
+    /// A ref name that is a directory of another one, or below one.
+    #[error("ref {name} conflicts with existing ref {other}")]
+    RefConflict {
+        /// The ref to be set.
+        name: String,
+        /// The ref in its way.
+        other: String,
+    },
     /// A ref is no longer what the caller expected.
     #[error(
         "ref {name} changed meanwhile: expected {}, found {}",

@@ -7,14 +7,24 @@
 //! id, error, monitor <- fs <- object, compress <- pack <- index <- store <- refs, repo <- tree, ops
 //! ```
 
+mod compress;
 pub mod error;
+pub mod fs;
 pub mod id;
+mod index;
 pub mod monitor;
 pub mod object;
+pub mod ops;
+mod pack;
+pub mod refs;
 pub mod repo;
+mod store;
 pub mod tree;
 
 pub use error::{Error, Result};
 pub use id::{ObjectId, ObjectKind, PackId, PayloadId};
 pub use monitor::{Monitor, Silent};
-pub use repo::{Repository, Transaction};
+pub use refs::{RefUpdate, Refs};
+pub use repo::ingest::{Body, NewFile};
+pub use repo::transaction::WriteReport;
+pub use repo::{ReindexReport, Repository, Transaction};

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Result;
+use crate::Repository;
+use crate::error::{Error, Result};
 use crate::id::{ObjectId, PayloadId};
-use crate::object::{DirMeta, FileHeader};
+use crate::object::{DirEntry, DirMeta, Dirtree, FileHeader};
+use crate::repo::Transaction;
+
+/// Deeper trees are refused: no real system has them, and they exhaust the stack of readers.
+pub const MAX_DEPTH: usize = 512;
 
 /// A file as it stands in a tree under construction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +58,190 @@ pub enum Subtree {
 }
 
 impl MutableTree {
+    /// A tree as it stands in the repository, to be changed.
+    pub fn load(repo: &Repository, tree: &ObjectId, meta: &ObjectId) -> Result<Self> {
+        let listing = repo.dirtree(tree)?;
+        let files = listing.files.iter();
+        let dirs = listing.dirs.iter();
+        Ok(Self {
+            meta: Some((*repo.dirmeta(meta)?).clone()),
+            files: files
+                .map(|(n, id)| (n.clone(), FileEntry { id: *id, new: None }))
+                .collect(),
+            dirs: dirs
+                .map(|d| {
+                    (
+                        d.name.clone(),
+                        Subtree::Stored {
+                            tree: d.tree,
+                            meta: d.meta,
+                        },
+                    )
+                })
+                .collect(),
+        })
+    }
+
+    /// The subdirectory of this name, made (without metadata) where missing, loaded where stored.
+    /// Fails where a file stands in its place.
+    pub fn ensure_child(&mut self, repo: &Repository, name: &str) -> Result<&mut Self> {
+        check_name(name)?;
+        if self.files.contains_key(name) {
+            return Err(Error::UnsupportedInput {
+                path: name.to_owned(),
+                reason: "a directory cannot replace a file".to_owned(),
+            });
+        }
+        let child = self
+            .dirs
+            .entry(name.to_owned())
+            .or_insert_with(|| Subtree::Mutable(Box::default()));
+        if let Subtree::Stored { tree, meta } = child {
+            *child = Subtree::Mutable(Box::new(Self::load(repo, tree, meta)?));
+        }
+        match child {
+            Subtree::Mutable(tree) => Ok(tree),
+            Subtree::Stored { .. } => unreachable!("it was just loaded"),
+        }
+    }
+
     /// The directory at a `/`-separated relative path, made (without metadata) where missing.
     /// Fails where a file stands in the way.
-    pub fn ensure_dir(&mut self, repo: &crate::Repository, path: &str) -> Result<&mut Self> {
-        let _ = (repo, path);
-        todo!()
+    pub fn ensure_dir(&mut self, repo: &Repository, path: &str) -> Result<&mut Self> {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        check_depth(path, parts.len())?;
+        parts
+            .into_iter()
+            .try_fold(self, |dir, part| dir.ensure_child(repo, part))
+            .map_err(in_path(path))
+    }
+
+    /// Puts a file into this directory, replacing one of the same name; fails where a directory
+    /// stands in its place.
+    pub fn put_file(&mut self, name: &str, file: FileEntry) -> Result<()> {
+        check_name(name)?;
+        if self.dirs.contains_key(name) {
+            return Err(Error::UnsupportedInput {
+                path: name.to_owned(),
+                reason: "a file cannot replace a directory".to_owned(),
+            });
+        }
+        self.files.insert(name.to_owned(), file);
+        Ok(())
+    }
+
+    /// Lays a stored tree over this one, as `ostree commit --tree=ref=` does: its files replace,
+    /// its directories merge and bring their metadata.
+    pub fn overlay(&mut self, repo: &Repository, tree: &ObjectId, meta: &ObjectId) -> Result<()> {
+        self.overlay_at(repo, tree, meta, "", 0)
+    }
+
+    fn overlay_at(
+        &mut self,
+        repo: &Repository,
+        tree: &ObjectId,
+        meta: &ObjectId,
+        path: &str,
+        depth: usize,
+    ) -> Result<()> {
+        check_depth(path, depth)?;
+        self.meta = Some((*repo.dirmeta(meta)?).clone());
+        let listing = repo.dirtree(tree)?;
+        for (name, id) in &listing.files {
+            self.put_file(name, FileEntry { id: *id, new: None })
+                .map_err(in_path(path))?;
+        }
+        for DirEntry { name, tree, meta } in &listing.dirs {
+            if !self.dirs.contains_key(name) && !self.files.contains_key(name) {
+                self.dirs.insert(
+                    name.clone(),
+                    Subtree::Stored {
+                        tree: *tree,
+                        meta: *meta,
+                    },
+                );
+                continue;
+            }
+            let child = self.ensure_child(repo, name).map_err(in_path(path))?;
+            child.overlay_at(repo, tree, meta, &format!("{path}/{name}"), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is not stored yet, children first.
+    pub(crate) fn write(&self, txn: &mut Transaction<'_>) -> Result<(ObjectId, ObjectId)> {
+        self.write_at(txn, "", 0)
+    }
+
+    fn write_at(
+        &self,
+        txn: &mut Transaction<'_>,
+        path: &str,
+        depth: usize,
+    ) -> Result<(ObjectId, ObjectId)> {
+        check_depth(path, depth)?;
+        let meta = self.meta.as_ref().ok_or_else(|| Error::UnsupportedInput {
+            path: if path.is_empty() {
+                "/".to_owned()
+            } else {
+                path.to_owned()
+            },
+            reason: "directory without owner and mode: no input describes it".to_owned(),
+        })?;
+        let mut listing = Dirtree::default();
+        for (name, file) in &self.files {
+            txn.put_listed_file(file)?;
+            listing.files.push((name.clone(), file.id));
+        }
+        for (name, child) in &self.dirs {
+            let (tree, meta) = match child {
+                Subtree::Stored { tree, meta } => (*tree, *meta),
+                Subtree::Mutable(child) => {
+                    child.write_at(txn, &format!("{path}/{name}"), depth + 1)?
+                }
+            };
+            listing.dirs.push(DirEntry {
+                name: name.clone(),
+                tree,
+                meta,
+            });
+        }
+        let meta = txn.put_dirmeta(meta)?;
+        Ok((txn.put_dirtree(&listing)?, meta))
+    }
+}
+
+/// Refuses names that no directory entry can have.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let bad = name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']);
+    if bad {
+        let reason = "not a valid file name".to_owned();
+        return Err(Error::UnsupportedInput {
+            path: name.to_owned(),
+            reason,
+        });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_depth(path: &str, depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        let path = path.chars().take(80).chain("...".chars()).collect();
+        let reason = format!("nested deeper than {MAX_DEPTH} directories");
+        return Err(Error::UnsupportedInput { path, reason });
+    }
+    Ok(())
+}
+
+/// Puts the directory in front of the name in an error about an entry of it.
+fn in_path(dir: &str) -> impl Fn(Error) -> Error + '_ {
+    move |error| match error {
+        Error::UnsupportedInput { path, reason } if !dir.ends_with(&path) => {
+            Error::UnsupportedInput {
+                path: format!("{dir}/{path}"),
+                reason,
+            }
+        }
+        other => other,
     }
 }

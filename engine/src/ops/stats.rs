@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::monitor::{Monitor, Phase};
-use crate::ops::ls::check_depth;
 use crate::repo::Repository;
 
 /// Counts of one tree, every path counted.

@@ -17,6 +17,14 @@ pub enum Error {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] Engine),
+    /// The engine failed, and the verb knows better than the engine what to do about it.
+    #[error(transparent)]
+    Hinted {
+        /// What happened.
+        error: Engine,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// The command line asks for something that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -91,7 +99,7 @@ pub fn code(error: &Error) -> u8 {
         Error::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => OK,
         Error::Json(e) if e.io_error_kind() == Some(io::ErrorKind::BrokenPipe) => OK,
         Error::Usage(_) => USAGE,
-        Error::Engine(e) => engine_code(e),
+        Error::Engine(error) | Error::Hinted { error, .. } => engine_code(error),
         _ => FAILED,
     }
 }
@@ -127,6 +135,7 @@ pub fn describe(error: &Error) -> String {
 fn hint(error: &Error) -> Option<&'static str> {
     let engine = match error {
         Error::Failed { hint, .. } => return *hint,
+        Error::Hinted { hint, .. } => return Some(hint),
         Error::Engine(engine) => engine,
         _ => return None,
     };
@@ -145,6 +154,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         }
         Engine::RevNotFound { .. } => "'grove refs' lists the refs",
         Engine::RevAmbiguous { .. } => "give more digits of the checksum",
+        Engine::RefConflict { .. } => "no ref can lie below another one",
         Engine::RefChanged { .. } => "another process moved the ref; look at it and run this again",
         Engine::Conflict { .. } => "leave one of them out, or put them into one --tree=dir",
         _ => return None,

@@ -2,8 +2,8 @@
 
 mod cli;
 mod cmd;
+mod commit_view;
 mod exit;
-mod gvariant;
 mod json;
 mod progress;
 mod time;

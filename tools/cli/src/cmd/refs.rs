@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use grove_engine::Repository;
-use grove_engine::repo::RefUpdate;
+use grove_engine::RefUpdate;
 use serde::Serialize;
 
 use crate::cli::Globals;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use grove_engine::ops::log::log;
-use grove_engine::repo::RefUpdate;
+use grove_engine::RefUpdate;
 
 use crate::cli::Globals;
 use crate::exit::{Error, Result};

@@ -1,0 +1,52 @@
+//! The I/O seam: durable writing through [`Storage`], locks, memory maps and extended attributes.
+
+pub mod lock;
+pub(crate) mod mmap;
+pub mod storage;
+pub(crate) mod xattr;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+pub use storage::{DiskStorage, Storage, StorageFile};
+
+use crate::error::{IoResultExt, Result};
+
+/// Replaces a small file atomically and durably: temporary name, fsync, rename, directory fsync.
+pub(crate) fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path
+        .parent()
+        .expect("because repository files lie in a directory");
+    let mut name = path
+        .file_name()
+        .expect("because it names a file")
+        .to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = dir.join(name);
+    let write = || -> Result<()> {
+        let mut file = storage.create(&temporary).at(&temporary)?;
+        file.write_all(bytes).at(&temporary)?;
+        file.sync().at(&temporary)?;
+        storage.rename(&temporary, path).at(path)?;
+        storage.sync_dir(dir).at(dir)
+    };
+    write().inspect_err(|_| drop(storage.remove_file(&temporary)))
+}
+
+/// Replaces a cache file that may be lost at any time: atomic, but without any fsync.
+pub(crate) fn replace_cache_file(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let dir = path
+        .parent()
+        .expect("because cache files lie in a directory");
+    std::fs::create_dir_all(dir)?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file = File::create(&temporary)?;
+    write(&mut file)
+        .and_then(|()| file.flush())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+}

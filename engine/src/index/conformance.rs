@@ -1,0 +1,130 @@
+//! One suite over every index: what they all must do.
+
+use super::flat::FlatIndex;
+use super::memory::MemoryIndex;
+use super::sled::SledIndex;
+use super::{Location, ObjectIndex};
+use crate::id::PackId;
+use crate::pack::writer::IndexRow;
+use crate::pack::{EntryKind, Key};
+
+fn packs() -> Vec<(PackId, Vec<IndexRow>)> {
+    (0..3u8)
+        .map(|p| {
+            let rows = (0..700u32).map(|n| IndexRow {
+                key: Key {
+                    id: *crate::ObjectId::of(&[p, n as u8, (n >> 8) as u8]).as_bytes(),
+                    kind: EntryKind::ALL[n as usize % EntryKind::ALL.len()],
+                    part: n % 3,
+                },
+                offset: n * 100,
+                block_len: 100,
+                entry: n % 7,
+            });
+            (PackId::from_bytes([p * 7; 16]), rows.collect())
+        })
+        .collect()
+}
+
+fn sorted_rows(packs: &[(PackId, Vec<IndexRow>)]) -> Vec<(Key, Location)> {
+    let rows = packs
+        .iter()
+        .flat_map(|(id, rows)| rows.iter().map(|r| (r.key, Location::new(*id, r))));
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_unstable_by_key(|(key, _)| *key);
+    rows
+}
+
+fn check(index: &dyn ObjectIndex) {
+    let packs = packs();
+    let expected = sorted_rows(&packs);
+    for (key, at) in &expected {
+        assert_eq!(index.get(key).unwrap(), Some(*at), "{index:?}");
+        let absent = Key {
+            part: key.part + 9,
+            ..*key
+        };
+        assert_eq!(index.get(&absent).unwrap(), None);
+    }
+    let mut ids: Vec<PackId> = packs.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    assert_eq!(index.packs().unwrap(), ids);
+    let mut seen = Vec::new();
+    index
+        .for_each(&mut |key, at| {
+            seen.push((*key, *at));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn memory_index_conforms() {
+    let mut index = MemoryIndex::default();
+    for (id, rows) in packs() {
+        index.add_pack(id, &rows);
+    }
+    check(&index.sort());
+}
+
+#[test]
+fn sled_index_conforms_also_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sled");
+    let packs = packs();
+    let borrowed: Vec<_> = packs
+        .iter()
+        .map(|(id, rows)| (*id, rows.as_slice()))
+        .collect();
+    let index = SledIndex::open(&path).unwrap();
+    index.insert(&borrowed[..1]).unwrap();
+    index.insert(&borrowed[1..]).unwrap();
+    check(&index);
+    drop(index);
+    std::fs::write(path.join("snap.00000000FFFFFFFF.generating"), b"").unwrap();
+    check(&SledIndex::open(&path).unwrap());
+}
+
+#[test]
+fn a_damaged_database_is_replaced_by_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sled");
+    let packs = packs();
+    SledIndex::open(&path)
+        .unwrap()
+        .insert(&[(packs[0].0, &packs[0].1)])
+        .unwrap();
+    std::fs::write(path.join("conf"), b"garbage").unwrap();
+    let index = SledIndex::open(&path).unwrap();
+    assert_eq!(index.packs().unwrap(), []);
+}
+
+#[test]
+fn flat_index_conforms_and_notices_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("objects.idx");
+    assert!(FlatIndex::open(&path).unwrap().is_none());
+    let packs = packs();
+    let ids = packs.iter().map(|(id, _)| *id).collect();
+    FlatIndex::write(&path, ids, &mut sorted_rows(&packs).into_iter().map(Ok)).unwrap();
+    let index = FlatIndex::open(&path).unwrap().unwrap();
+    check(&index);
+    index.verify().unwrap();
+    let good = std::fs::read(&path).unwrap();
+    for at in (0..good.len()).step_by(997) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &bad).unwrap();
+        let noticed = match FlatIndex::open(&path) {
+            Ok(index) => index.unwrap().verify().is_err(),
+            Err(_) => true,
+        };
+        // Bytes 20..24 and 40..64 of the header are unused.
+        assert!(
+            noticed || (20..24).contains(&at) || (40..64).contains(&at),
+            "byte {at}"
+        );
+    }
+}

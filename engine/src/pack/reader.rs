@@ -1,0 +1,323 @@
+//! Reading packs: footers, single blocks, and scanning a pack whose footer is damaged.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::writer::{Block, IndexRow};
+use super::{
+    BLOCK_HEADER_SIZE, BLOCK_MAGIC, BlockClass, BlockHeader, ENTRY_SIZE, FOOTER_ROW_SIZE,
+    FooterRow, Key, PACK_HEADER_SIZE, PACK_MAGIC, TAIL_SIZE, Tail, data_sum, decode_entry,
+    head_sum,
+};
+use crate::compress::{Codec, decompress};
+use crate::error::{Error, IoResultExt, Result};
+use crate::id::PackId;
+
+/// An open pack.
+#[derive(Debug)]
+pub(crate) struct PackReader {
+    id: PackId,
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+/// Where one entry's bytes lie inside the decoded block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+/// A decoded block.
+#[derive(Debug)]
+pub(crate) struct DecodedBlock {
+    pub(crate) class: BlockClass,
+    pub(crate) entries: Vec<Entry>,
+    raw: Vec<u8>,
+}
+
+impl DecodedBlock {
+    /// The bytes of an entry of this block.
+    pub(crate) fn bytes(&self, entry: &Entry) -> &[u8] {
+        // Entries are checked against the raw length when the block is decoded.
+        &self.raw[entry.start as usize..(entry.start + entry.len) as usize]
+    }
+
+    /// Memory that the block holds, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.raw.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+}
+
+/// The head of a block and where its parts lie, verified.
+#[derive(Debug)]
+pub(crate) struct BlockHead {
+    pub(crate) offset: u64,
+    pub(crate) header: BlockHeader,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl BlockHead {
+    /// The index rows of the block's entries.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = IndexRow> {
+        let offset = self.offset as u32;
+        let block_len = self.header.block_len() as u32;
+        self.entries
+            .iter()
+            .enumerate()
+            .map(move |(n, entry)| IndexRow {
+                key: entry.key,
+                offset,
+                block_len,
+                entry: n as u32,
+            })
+    }
+}
+
+impl PackReader {
+    pub(crate) fn open(path: &Path, id: PackId) -> Result<Self> {
+        let file = File::open(path).at(path)?;
+        let size = file.metadata().at(path)?.len();
+        let pack = Self {
+            id,
+            path: path.to_owned(),
+            file,
+            size,
+        };
+        if size > u64::from(u32::MAX) {
+            return Err(pack.corrupt(0, "larger than 4 GiB"));
+        }
+        let mut header = [0; PACK_HEADER_SIZE];
+        pack.read_exact_at(&mut header, 0)?;
+        if header[..8] != PACK_MAGIC {
+            return Err(pack.corrupt(0, "not a pack"));
+        }
+        Ok(pack)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn corrupt(&self, offset: u64, what: &str) -> Error {
+        Error::Corrupt {
+            path: self.path.clone(),
+            detail: format!("at byte {offset}: {what}"),
+        }
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if offset
+            .checked_add(buf.len() as u64)
+            .is_none_or(|end| end > self.size)
+        {
+            return Err(self.corrupt(offset, "pack is truncated"));
+        }
+        self.file.read_exact_at(buf, offset).at(&self.path)
+    }
+
+    /// The block table, verified against its checksum and the pack's name.
+    pub(crate) fn footer(&self) -> Result<Vec<FooterRow>> {
+        let end = self.size.checked_sub(TAIL_SIZE as u64);
+        let tail_at = end.ok_or_else(|| self.corrupt(0, "pack is truncated"))?;
+        let mut tail_bytes = [0; TAIL_SIZE];
+        self.read_exact_at(&mut tail_bytes, tail_at)?;
+        let tail = Tail::decode(&tail_bytes).ok_or_else(|| self.corrupt(tail_at, "no footer"))?;
+        let rows_len = u64::from(tail.blocks) * FOOTER_ROW_SIZE as u64;
+        if tail.footer_offset.checked_add(rows_len) != Some(tail_at) {
+            return Err(self.corrupt(tail_at, "footer does not fit the pack"));
+        }
+        let mut rows = vec![0; rows_len as usize];
+        self.read_exact_at(&mut rows, tail.footer_offset)?;
+        let mut hasher = Sha256::new();
+        hasher.update(&rows);
+        hasher.update(tail_bytes);
+        let digest: [u8; 32] = hasher.finalize().into();
+        if Tail::sum(&rows, &tail_bytes) != tail.sum || !digest.starts_with(self.id.as_bytes()) {
+            return Err(self.corrupt(tail.footer_offset, "footer checksum mismatch"));
+        }
+        let (rows, _) = rows.as_chunks::<FOOTER_ROW_SIZE>();
+        rows.iter()
+            .map(|row| FooterRow::decode(row).filter(|row| row.offset < tail.footer_offset))
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.corrupt(tail.footer_offset, "malformed footer row"))
+    }
+
+    /// Header and entry table of the block at an offset, verified.
+    pub(crate) fn head(&self, offset: u64) -> Result<BlockHead> {
+        let mut fixed = [0; BLOCK_HEADER_SIZE];
+        self.read_exact_at(&mut fixed, offset)?;
+        let header = BlockHeader::decode(&fixed).map_err(|what| self.corrupt(offset, what))?;
+        let mut rest = vec![0; header.head_len() - BLOCK_HEADER_SIZE];
+        self.read_exact_at(&mut rest, offset + BLOCK_HEADER_SIZE as u64)?;
+        self.parse_head(offset, &fixed, header, &rest)
+    }
+
+    fn parse_head(
+        &self,
+        offset: u64,
+        fixed: &[u8; BLOCK_HEADER_SIZE],
+        header: BlockHeader,
+        rest: &[u8],
+    ) -> Result<BlockHead> {
+        if head_sum(fixed, rest) != header.head_sum {
+            return Err(self.corrupt(offset, "block header checksum mismatch"));
+        }
+        let table = &rest[rest.len() - header.entries as usize * ENTRY_SIZE..];
+        let mut entries = Vec::with_capacity(header.entries as usize);
+        let mut start = 0u32;
+        for row in table.as_chunks::<ENTRY_SIZE>().0 {
+            let (key, len) =
+                decode_entry(row).ok_or_else(|| self.corrupt(offset, "unknown entry kind"))?;
+            entries.push(Entry { key, start, len });
+            start = start
+                .checked_add(len)
+                .filter(|end| *end <= header.raw_len)
+                .ok_or_else(|| self.corrupt(offset, "entries are longer than the block"))?;
+        }
+        if start != header.raw_len {
+            return Err(self.corrupt(offset, "entries are shorter than the block"));
+        }
+        Ok(BlockHead {
+            offset,
+            header,
+            entries,
+        })
+    }
+
+    /// Reads and decodes the block at an offset; `block_len` is a hint from the index.
+    pub(crate) fn block(&self, offset: u64, block_len: u32) -> Result<DecodedBlock> {
+        let (head, stored) = self.stored_block(offset, block_len)?;
+        if data_sum(&stored) != head.header.data_sum {
+            return Err(self.corrupt(offset, "block checksum mismatch"));
+        }
+        let raw = decompress(head.header.codec, stored, head.header.raw_len as usize)
+            .map_err(|e| self.corrupt(offset, &e.to_string()))?;
+        Ok(DecodedBlock {
+            class: head.header.class,
+            entries: head.entries,
+            raw,
+        })
+    }
+
+    /// Reads a block in one system call and splits it; the data is not verified yet.
+    fn stored_block(&self, offset: u64, block_len: u32) -> Result<(BlockHead, Vec<u8>)> {
+        let fits = u64::from(block_len) <= self.size.saturating_sub(offset);
+        if !fits || (block_len as usize) < BLOCK_HEADER_SIZE {
+            return Err(self.corrupt(offset, "block lies outside the pack"));
+        }
+        let mut bytes = vec![0; block_len as usize];
+        self.read_exact_at(&mut bytes, offset)?;
+        let fixed: &[u8; BLOCK_HEADER_SIZE] =
+            bytes.first_chunk().expect("because the length was checked");
+        let header = BlockHeader::decode(fixed).map_err(|what| self.corrupt(offset, what))?;
+        if header.block_len() != bytes.len() {
+            return Err(self.corrupt(offset, "block length differs from the index"));
+        }
+        let head_len = header.head_len();
+        let head = self.parse_head(offset, fixed, header, &bytes[BLOCK_HEADER_SIZE..head_len])?;
+        bytes.drain(..head_len);
+        Ok((head, bytes))
+    }
+
+    /// A block as it is stored, to be copied verbatim into another pack; its data is verified.
+    pub(crate) fn verbatim(&self, offset: u64, block_len: u32) -> Result<Block> {
+        let (head, stored) = self.stored_block(offset, block_len)?;
+        if data_sum(&stored) != head.header.data_sum {
+            return Err(self.corrupt(offset, "block checksum mismatch"));
+        }
+        let keys: Vec<Key> = head.entries.iter().map(|e| e.key).collect();
+        let mut table = Vec::with_capacity(keys.len() * ENTRY_SIZE);
+        for entry in &head.entries {
+            table.extend_from_slice(&super::encode_entry(&entry.key, entry.len));
+        }
+        let header = head.header;
+        debug_assert!(
+            header.codec != Codec::ZstdDelta,
+            "no delta blocks are written yet"
+        );
+        Ok(Block::new(
+            header.class,
+            header.codec,
+            keys,
+            &table,
+            header.raw_len as usize,
+            stored,
+        ))
+    }
+
+    /// Index rows of every entry, by way of the footer.
+    pub(crate) fn index_rows(&self) -> Result<Vec<IndexRow>> {
+        let mut rows = Vec::new();
+        for block in self.footer()? {
+            let head = self.head(block.offset)?;
+            if head.header.head_sum != block.head_sum || head.header.data_sum != block.data_sum {
+                return Err(self.corrupt(block.offset, "block differs from the footer"));
+            }
+            rows.extend(head.rows());
+        }
+        Ok(rows)
+    }
+
+    /// Finds blocks without the footer: forward from the start, by magic and header checksum,
+    /// going on after damage. Gives the heads and whether anything had to be passed over.
+    pub(crate) fn scan(&self) -> Result<(Vec<BlockHead>, bool)> {
+        let mut heads = Vec::new();
+        let mut offset = PACK_HEADER_SIZE as u64;
+        let mut damaged = false;
+        while offset + BLOCK_HEADER_SIZE as u64 <= self.size {
+            match self.head(offset) {
+                Ok(head) if offset + head.header.block_len() as u64 <= self.size => {
+                    offset += head.header.block_len() as u64;
+                    heads.push(head);
+                }
+                Err(e @ Error::Io { .. }) => return Err(e),
+                _ if self.footer_begins_at(offset) => break,
+                _ => {
+                    damaged = true;
+                    match self.next_magic(offset + 1)? {
+                        Some(next) => offset = next,
+                        None => break,
+                    }
+                }
+            }
+        }
+        Ok((heads, damaged))
+    }
+
+    fn footer_begins_at(&self, offset: u64) -> bool {
+        let mut tail = [0; TAIL_SIZE];
+        self.size.checked_sub(TAIL_SIZE as u64).is_some_and(|at| {
+            self.read_exact_at(&mut tail, at).is_ok()
+                && Tail::decode(&tail).is_some_and(|tail| tail.footer_offset == offset)
+        })
+    }
+
+    fn next_magic(&self, from: u64) -> Result<Option<u64>> {
+        const STEP: usize = 1 << 20;
+        let mut at = from;
+        while at < self.size {
+            let len = STEP.min((self.size - at) as usize);
+            let mut buf = vec![0; len];
+            self.read_exact_at(&mut buf, at)?;
+            if let Some(found) = buf.windows(4).position(|w| w == BLOCK_MAGIC) {
+                return Ok(Some(at + found as u64));
+            }
+            // Step back a little, so that a magic across the border is seen.
+            at += (len.saturating_sub(3)).max(1) as u64;
+            if len < STEP {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,356 @@
+//! From bytes to blocks: hashing, cutting and compressing payloads, in parallel and in bounded
+//! memory.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::layout::LayoutKey;
+use crate::error::{Error, IoResultExt, Result};
+use crate::id::{ObjectId, PayloadId};
+use crate::object::FileHeader;
+use crate::pack::writer::{Block, BlockBuilder};
+use crate::pack::{BlockClass, EntryKind, GROUP_TARGET, Key, extent_size};
+
+/// Payloads up to this size are held in memory while they are stored.
+pub(crate) const IN_MEMORY_MAX: u64 = 32 << 20;
+/// Extents compressed at a time from a payload that is not in memory.
+const EXTENTS_AT_ONCE: usize = 32;
+
+/// Bytes of a new regular file.
+pub enum Body {
+    /// Symbolic links: the target is in the header.
+    None,
+    /// The whole payload in memory.
+    Bytes(Vec<u8>),
+    /// A file to read, of this size; read twice when it is large.
+    File(PathBuf, u64),
+    /// A stream of exactly this size; spooled to the staging directory when it is large.
+    Stream(Box<dyn Read + Send>, u64),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::File(path, size) => write!(f, "File({}, {size})", path.display()),
+            Self::Stream(_, size) => write!(f, "Stream({size})"),
+        }
+    }
+}
+
+/// A file to add to the store.
+#[derive(Debug)]
+pub struct NewFile {
+    /// Its metadata.
+    pub header: FileHeader,
+    /// Its path in the tree: decides next to what it is stored.
+    pub hint: Vec<u8>,
+    /// Its payload.
+    pub body: Body,
+}
+
+/// Where a hashed payload can be read again.
+#[derive(Debug)]
+pub(super) enum Content {
+    Nothing,
+    Bytes(Vec<u8>),
+    /// A file of someone else's: it may change, so it is hashed again while it is stored.
+    Foreign(PathBuf),
+    /// A spooled stream in the staging directory.
+    Spooled(PathBuf),
+}
+
+/// A file with its names.
+#[derive(Debug)]
+pub(super) struct Hashed {
+    pub(super) id: ObjectId,
+    pub(super) header: FileHeader,
+    pub(super) size: u64,
+    pub(super) payload: Option<PayloadId>,
+    pub(super) content: Content,
+    pub(super) hint: Vec<u8>,
+}
+
+/// Hashes files; `staging` takes streams that are too large for memory.
+#[derive(Debug)]
+pub(super) struct Hasher<'a> {
+    staging: &'a Path,
+    spools: &'a AtomicU32,
+}
+
+impl<'a> Hasher<'a> {
+    pub(super) fn new(staging: &'a Path, spools: &'a AtomicU32) -> Self {
+        Self { staging, spools }
+    }
+
+    pub(super) fn hash(&self, file: NewFile) -> Result<Hashed> {
+        let NewFile { header, hint, body } = file;
+        let prefix = header.content_prefix();
+        let in_memory = |bytes: Vec<u8>| {
+            let (id, payload) = hash_bytes(&prefix, &bytes);
+            (id, payload, bytes.len() as u64, Content::Bytes(bytes))
+        };
+        let (id, payload, size, content) = match body {
+            Body::None => (ObjectId::of(&prefix), None, 0, Content::Nothing),
+            Body::Bytes(bytes) => in_memory(bytes),
+            Body::File(path, size) if size <= IN_MEMORY_MAX => {
+                let bytes = std::fs::read(&path).at(&path)?;
+                if bytes.len() as u64 != size {
+                    return Err(Error::InputChanged { path });
+                }
+                in_memory(bytes)
+            }
+            Body::File(path, size) => {
+                let mut file = File::open(&path).at(&path)?;
+                let (id, payload, read) =
+                    hash_stream(&prefix, |buf| file.read(buf), |_| Ok(())).at(&path)?;
+                if read != size {
+                    return Err(Error::InputChanged { path });
+                }
+                (id, payload, size, Content::Foreign(path))
+            }
+            Body::Stream(mut stream, size) => {
+                let file = NewFile {
+                    header,
+                    hint,
+                    body: Body::None,
+                };
+                return self.hash_stream(file, &mut *stream, size);
+            }
+        };
+        // Empty files have no payload: nothing needs to be stored for them.
+        let payload = payload.filter(|_| size > 0);
+        Ok(Hashed {
+            id,
+            header,
+            size,
+            payload,
+            content,
+            hint,
+        })
+    }
+
+    /// Hashes a file whose payload comes from a stream of exactly `size` bytes.
+    pub(super) fn hash_stream(
+        &self,
+        file: NewFile,
+        stream: &mut dyn Read,
+        size: u64,
+    ) -> Result<Hashed> {
+        if size <= IN_MEMORY_MAX {
+            let bytes = read_exactly(stream, size).at(path_of(&file.hint))?;
+            return self.hash(NewFile {
+                body: Body::Bytes(bytes),
+                ..file
+            });
+        }
+        let NewFile { header, hint, .. } = file;
+        let (id, payload, path) = self.spool(&header.content_prefix(), stream, size, &hint)?;
+        Ok(Hashed {
+            id,
+            header,
+            size,
+            payload,
+            content: Content::Spooled(path),
+            hint,
+        })
+    }
+
+    fn spool(
+        &self,
+        prefix: &[u8],
+        stream: &mut dyn Read,
+        size: u64,
+        hint: &[u8],
+    ) -> Result<(ObjectId, Option<PayloadId>, PathBuf)> {
+        let number = self.spools.fetch_add(1, Ordering::Relaxed);
+        let path = self.staging.join(format!("spool.{number}"));
+        let mut file = File::create(&path).at(&path)?;
+        let mut left = size;
+        let read = |buf: &mut [u8]| {
+            let wanted = (buf.len() as u64).min(left) as usize;
+            let n = stream.read(&mut buf[..wanted])?;
+            left -= n as u64;
+            Ok(n)
+        };
+        let (id, payload, read) =
+            hash_stream(prefix, read, |bytes| io::Write::write_all(&mut file, bytes)).at(&path)?;
+        if read != size {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).at(path_of(hint));
+        }
+        Ok((id, payload, path))
+    }
+}
+
+fn path_of(hint: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(hint).into_owned())
+}
+
+fn read_exactly(stream: &mut dyn Read, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(size as usize);
+    stream.take(size).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == size {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// Object and payload names of bytes in memory.
+fn hash_bytes(prefix: &[u8], bytes: &[u8]) -> (ObjectId, Option<PayloadId>) {
+    let object = || {
+        let mut hasher = Sha256::new();
+        hasher.update(prefix);
+        hasher.update(bytes);
+        ObjectId::from_bytes(hasher.finalize().into())
+    };
+    // Splitting small work costs more than it saves.
+    if bytes.len() > 1 << 20 {
+        let (id, payload) = rayon::join(object, || PayloadId::of(bytes));
+        (id, Some(payload))
+    } else {
+        (object(), Some(PayloadId::of(bytes)))
+    }
+}
+
+/// Object and payload names, and the number of bytes, of a stream that is also passed on.
+fn hash_stream(
+    prefix: &[u8],
+    mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
+    mut pass_on: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<(ObjectId, Option<PayloadId>, u64)> {
+    let mut object = Sha256::new();
+    object.update(prefix);
+    let mut payload = Sha256::new();
+    let mut size = 0;
+    let mut buf = vec![0; 1 << 20];
+    loop {
+        let n = read(&mut buf)?;
+        if n == 0 {
+            break;
+        }
+        let bytes = &buf[..n];
+        rayon::join(|| object.update(bytes), || payload.update(bytes));
+        pass_on(bytes)?;
+        size += n as u64;
+    }
+    let payload = PayloadId::from_bytes(payload.finalize().into());
+    Ok((
+        ObjectId::from_bytes(object.finalize().into()),
+        Some(payload),
+        size,
+    ))
+}
+
+/// A small payload waiting to be grouped with its like.
+#[derive(Debug)]
+pub(super) struct Small {
+    pub(super) order: LayoutKey,
+    pub(super) id: PayloadId,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Sorts small payloads and compresses them in groups.
+pub(super) fn group(mut window: Vec<Small>) -> io::Result<Vec<Block>> {
+    window.sort_unstable_by(|a, b| (&a.order, a.id).cmp(&(&b.order, b.id)));
+    let mut builders = vec![BlockBuilder::new(BlockClass::Group)];
+    for small in window {
+        let last = builders.last_mut().expect("because there is always one");
+        let builder = if last.is_full(GROUP_TARGET, small.bytes.len()) {
+            builders.push(BlockBuilder::new(BlockClass::Group));
+            builders.last_mut().expect("because it was just added")
+        } else {
+            last
+        };
+        builder.push(
+            Key::new(EntryKind::Payload, *small.id.as_bytes()),
+            &small.bytes,
+        );
+    }
+    builders
+        .into_par_iter()
+        .filter(|b| !b.is_empty())
+        .map(BlockBuilder::finish)
+        .collect()
+}
+
+fn extent(id: &PayloadId, part: u32, bytes: &[u8]) -> io::Result<Block> {
+    let mut builder = BlockBuilder::new(BlockClass::Extent);
+    builder.push(
+        Key {
+            part,
+            ..Key::new(EntryKind::Payload, *id.as_bytes())
+        },
+        bytes,
+    );
+    builder.finish()
+}
+
+/// Cuts payloads in memory into extents and compresses them.
+pub(super) fn extents(large: &[(PayloadId, Vec<u8>)]) -> io::Result<Vec<Block>> {
+    let parts: Vec<(&PayloadId, usize, &[u8])> = large
+        .iter()
+        .flat_map(|(id, bytes)| {
+            let step = extent_size(bytes.len() as u64) as usize;
+            bytes
+                .chunks(step)
+                .enumerate()
+                .map(move |(part, bytes)| (id, part, bytes))
+        })
+        .collect();
+    parts
+        .into_par_iter()
+        .map(|(id, part, bytes)| extent(id, part as u32, bytes))
+        .collect()
+}
+
+/// Cuts a payload on disk into extents, some at a time; checks that it is still what was hashed.
+pub(super) fn extents_of_file(
+    path: &Path,
+    id: &PayloadId,
+    size: u64,
+    mut append: impl FnMut(&Block) -> Result<()>,
+) -> Result<()> {
+    let step = extent_size(size) as usize;
+    let at_once = (EXTENTS_AT_ONCE * (256 << 10) / step).max(2);
+    let mut file = File::open(path).at(path)?;
+    let mut hasher = Sha256::new();
+    let mut first_part = 0u32;
+    let mut left = size;
+    let mut buf = Vec::new();
+    while left > 0 {
+        let wanted = left.min((step * at_once) as u64);
+        buf.clear();
+        (&mut file).take(wanted).read_to_end(&mut buf).at(path)?;
+        if (buf.len() as u64) < wanted {
+            return Err(Error::InputChanged {
+                path: path.to_owned(),
+            });
+        }
+        left -= wanted;
+        let compress = || {
+            let parts: Vec<(usize, &[u8])> = buf.chunks(step).enumerate().collect();
+            parts
+                .into_par_iter()
+                .map(|(n, bytes)| extent(id, first_part + n as u32, bytes))
+                .collect::<io::Result<Vec<Block>>>()
+        };
+        let (blocks, ()) = rayon::join(compress, || hasher.update(&buf));
+        let blocks = blocks.at(path)?;
+        first_part += blocks.len() as u32;
+        blocks.iter().try_for_each(&mut append)?;
+    }
+    let digest: [u8; 32] = hasher.finalize().into();
+    if digest != *id.as_bytes() {
+        return Err(Error::InputChanged {
+            path: path.to_owned(),
+        });
+    }
+    Ok(())
+}

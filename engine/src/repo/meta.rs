@@ -1,0 +1,100 @@
+//! `meta.json`: the format version and feature flags of a repository, and the checks on opening.
+//!
+//! The compatibility model is that of ext4 and EROFS: unknown compatible features are ignored,
+//! unknown read-only-compatible ones forbid writing, unknown incompatible ones forbid opening.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, IoResultExt, Result};
+use crate::fs::{Storage, replace_file};
+
+/// The format version that this program reads and writes.
+pub(crate) const VERSION: u32 = 1;
+
+/// Contents of `meta.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) version: u32,
+    pub(crate) features: Features,
+}
+
+/// Names of features in use, by what an older program may still do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Features {
+    pub(crate) compatible: Vec<String>,
+    pub(crate) read_only_compatible: Vec<String>,
+    pub(crate) incompatible: Vec<String>,
+}
+
+fn file(repo: &Path) -> PathBuf {
+    repo.join("meta.json")
+}
+
+impl Meta {
+    pub(crate) fn init(repo: &Path, storage: &dyn Storage) -> Result<()> {
+        let meta = Self {
+            version: VERSION,
+            features: Features::default(),
+        };
+        let mut text = serde_json::to_vec_pretty(&meta).expect("because it is plain data");
+        text.push(b'\n');
+        replace_file(storage, &file(repo), &text)
+    }
+
+    /// Reads and checks the file: a missing one means that this is no repository.
+    pub(crate) fn load(repo: &Path) -> Result<Self> {
+        let path = file(repo);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.raw_os_error(), Some(2 | 20)) => {
+                return Err(Error::NotARepository {
+                    path: repo.to_owned(),
+                });
+            }
+            Err(e) => return Err(e).at(&path),
+        };
+        let unsupported = |detail: String| Error::UnsupportedFormat {
+            path: path.clone(),
+            detail,
+        };
+        let corrupt = |e: serde_json::Error| Error::Corrupt {
+            path: path.clone(),
+            detail: e.to_string(),
+        };
+        // The version is looked at first: a newer format may have other fields.
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(corrupt)?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            Some(version) => {
+                return Err(unsupported(format!(
+                    "version {version}, this program knows {VERSION}"
+                )));
+            }
+            None => {
+                return Err(Error::Corrupt {
+                    path,
+                    detail: "no version".to_owned(),
+                });
+            }
+        }
+        let meta: Self = serde_json::from_value(value).map_err(corrupt)?;
+        match meta.features.incompatible.first() {
+            Some(feature) => Err(unsupported(format!("unknown feature {feature:?}"))),
+            None => Ok(meta),
+        }
+    }
+
+    /// Refuses writing when a feature is in use that writers must know.
+    pub(crate) fn check_writable(&self, repo: &Path) -> Result<()> {
+        match self.features.read_only_compatible.first() {
+            Some(feature) => Err(Error::UnsupportedFormat {
+                path: file(repo),
+                detail: format!("feature {feature:?} allows this program to read only"),
+            }),
+            None => Ok(()),
+        }
+    }
+}

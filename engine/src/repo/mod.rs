@@ -1,0 +1,382 @@
+//! The repository: opening, looking up, and beginning transactions.
+
+pub(crate) mod ingest;
+pub(crate) mod layout;
+mod meta;
+mod resolve;
+pub(crate) mod transaction;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, IoResultExt, Result};
+use crate::fs::lock::{Lock, LockMode};
+use crate::fs::{DiskStorage, Storage};
+use crate::id::{ObjectId, ObjectKind, PayloadId};
+use crate::index::ObjectIndex;
+use crate::index::set::Index;
+use crate::monitor::{Monitor, Phase};
+use crate::object::{Commit, DecodeError, DirMeta, Dirtree, FileHeader, FileObject};
+use crate::pack::{EntryKind, GROUPED_MAX, Key, extent_size, part_count};
+use crate::refs::{RefUpdate, Refs, RefsFile};
+use crate::store::{Found, Store};
+
+use self::meta::Meta;
+pub use self::transaction::Transaction;
+
+/// How long operations wait for a lock before they say who holds it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An open repository; shared between threads by reference.
+#[derive(Debug)]
+pub struct Repository {
+    path: PathBuf,
+    meta: Meta,
+    storage: Arc<dyn Storage>,
+    store: Store,
+    refs: RefsFile,
+}
+
+/// Directories of a repository, made by `init`.
+const DIRECTORIES: [&str; 4] = ["packs", "index", "cache", "staging"];
+
+/// Size of the fixed part of a file record: payload size and payload id.
+const RECORD_HEAD: usize = 8 + PayloadId::LEN;
+
+impl Repository {
+    /// Makes a new empty repository; `path` may exist if it is an empty directory.
+    pub fn init(path: &Path) -> Result<Self> {
+        Self::init_on(path, Arc::new(DiskStorage))
+    }
+
+    /// Like [`Repository::init`], writing through the given storage.
+    pub fn init_on(path: &Path, storage: Arc<dyn Storage>) -> Result<Self> {
+        std::fs::create_dir_all(path).at(path)?;
+        if std::fs::read_dir(path).at(path)?.next().is_some() {
+            return Err(Error::NotEmpty {
+                path: path.to_owned(),
+            });
+        }
+        for name in DIRECTORIES {
+            let dir = path.join(name);
+            std::fs::create_dir(&dir).at(&dir)?;
+        }
+        RefsFile::new(path).init(&*storage)?;
+        // Last: its existence makes the directory a repository.
+        Meta::init(path, &*storage)?;
+        Self::open_on(path, storage)
+    }
+
+    /// Opens an existing repository.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_on(path, Arc::new(DiskStorage))
+    }
+
+    /// Like [`Repository::open`], writing through the given storage.
+    pub fn open_on(path: &Path, storage: Arc<dyn Storage>) -> Result<Self> {
+        let meta = Meta::load(path)?;
+        Ok(Self {
+            meta,
+            storage,
+            store: Store::open(path)?,
+            refs: RefsFile::new(path),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where callers may keep files that can be lost at any time.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.path.join("cache")
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Holds off deletion for as long as the lock lives: for long readers such as mounts.
+    pub fn lock_shared(&self) -> Result<Lock> {
+        Lock::acquire(&self.path.join("lock"), LockMode::Shared, LOCK_PATIENCE)
+    }
+
+    pub(crate) fn lock_exclusive(&self) -> Result<Lock> {
+        Lock::acquire(&self.path.join("lock"), LockMode::Exclusive, Duration::ZERO)
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.meta.check_writable(&self.path)
+    }
+
+    /// All refs.
+    pub fn refs(&self) -> Result<Refs> {
+        self.refs.load()
+    }
+
+    /// Changes refs, all or none. New values must be commits of this repository.
+    pub fn update_refs(&self, updates: &[RefUpdate]) -> Result<()> {
+        self.check_writable()?;
+        for id in updates.iter().filter_map(|u| u.new) {
+            if self
+                .store
+                .locate(&Key::new(EntryKind::Commit, *id.as_bytes()))?
+                .is_none()
+            {
+                return Err(Error::MissingObject {
+                    kind: ObjectKind::Commit,
+                    id,
+                });
+            }
+        }
+        self.refs.update(&*self.storage, updates)
+    }
+
+    /// Every commit in the repository, sorted.
+    pub fn commits(&self) -> Result<Vec<ObjectId>> {
+        self.store.refresh()?;
+        let mut commits = Vec::new();
+        self.store.index().for_each(&mut |key, _| {
+            if key.kind == EntryKind::Commit {
+                commits.push(ObjectId::from_bytes(key.id));
+            }
+            Ok(())
+        })?;
+        Ok(commits)
+    }
+
+    /// Finds the commit that a rev names: a checksum, a unique abbreviation of one, a ref, or
+    /// `REV^` for the parent of `REV`.
+    pub fn resolve_rev(&self, rev: &str) -> Result<ObjectId> {
+        resolve::resolve_rev(self, rev)
+    }
+
+    /// Whether an object is in the repository.
+    pub fn contains(&self, kind: ObjectKind, id: &ObjectId) -> Result<bool> {
+        Ok(self
+            .store
+            .locate(&Key::new(entry_kind(kind), *id.as_bytes()))?
+            .is_some())
+    }
+
+    fn find(&self, kind: ObjectKind, id: &ObjectId) -> Result<Found> {
+        let found = self
+            .store
+            .get(&Key::new(entry_kind(kind), *id.as_bytes()))?;
+        found.ok_or(Error::MissingObject { kind, id: *id })
+    }
+
+    /// Loads a commit.
+    pub fn commit(&self, id: &ObjectId) -> Result<Commit> {
+        let found = self.find(ObjectKind::Commit, id)?;
+        Commit::parse(found.bytes()).map_err(malformed(ObjectKind::Commit, id))
+    }
+
+    /// Loads a directory listing.
+    pub fn dirtree(&self, id: &ObjectId) -> Result<Arc<Dirtree>> {
+        let found = self.find(ObjectKind::Dirtree, id)?;
+        Dirtree::parse(found.bytes())
+            .map(Arc::new)
+            .map_err(malformed(ObjectKind::Dirtree, id))
+    }
+
+    /// Loads a directory's metadata.
+    pub fn dirmeta(&self, id: &ObjectId) -> Result<Arc<DirMeta>> {
+        let found = self.find(ObjectKind::Dirmeta, id)?;
+        DirMeta::parse(found.bytes())
+            .map(Arc::new)
+            .map_err(malformed(ObjectKind::Dirmeta, id))
+    }
+
+    /// Loads a file's header, size and payload name.
+    pub fn file(&self, id: &ObjectId) -> Result<FileObject> {
+        let found = self.find(ObjectKind::File, id)?;
+        decode_record(id, found.bytes()).map_err(malformed(ObjectKind::File, id))
+    }
+
+    /// Verbatim bytes of a commit, dirtree or dirmeta object; of a file, the header variant.
+    pub fn object_bytes(&self, kind: ObjectKind, id: &ObjectId) -> Result<Vec<u8>> {
+        let found = self.find(kind, id)?;
+        let skip = if kind == ObjectKind::File {
+            RECORD_HEAD
+        } else {
+            0
+        };
+        Ok(found.bytes().get(skip..).unwrap_or_default().to_vec())
+    }
+
+    /// Reads payload bytes at an offset, like `pread`; short only at the end of the file.
+    pub fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let Some(payload) = file.payload else {
+            return Ok(0);
+        };
+        let wanted = (buf.len() as u64).min(file.size.saturating_sub(offset)) as usize;
+        let mut done = 0;
+        while done < wanted {
+            let at = offset + done as u64;
+            done += self.read_part(&payload, file.size, at, &mut buf[done..wanted])?;
+        }
+        Ok(done)
+    }
+
+    /// Reads from the one part of a payload that holds the offset; at least one byte.
+    fn read_part(&self, id: &PayloadId, size: u64, at: u64, buf: &mut [u8]) -> Result<usize> {
+        let (part, start) = part_at(size, at);
+        let key = Key {
+            part,
+            ..Key::new(EntryKind::Payload, *id.as_bytes())
+        };
+        let part_len = if size <= GROUPED_MAX {
+            size
+        } else {
+            extent_size(size).min(size - u64::from(part) * extent_size(size))
+        };
+        let skip = (at - start) as usize;
+        let whole = size > GROUPED_MAX && skip == 0 && buf.len() as u64 >= part_len;
+        let found = if whole {
+            self.store.get_uncached(&key)?
+        } else {
+            self.store.get(&key)?
+        };
+        let found = found.ok_or(Error::MissingPayload { id: *id })?;
+        let bytes = found.bytes();
+        if bytes.len() as u64 != part_len {
+            return Err(Error::Corrupt {
+                path: self.path.clone(),
+                detail: format!(
+                    "payload {id} part {part} has {} bytes, not {part_len}",
+                    bytes.len()
+                ),
+            });
+        }
+        let n = buf.len().min(bytes.len() - skip);
+        buf[..n].copy_from_slice(&bytes[skip..skip + n]);
+        Ok(n)
+    }
+
+    /// Begins a transaction that adds objects and then changes refs.
+    pub fn begin<'r>(&'r self, monitor: &'r dyn Monitor) -> Result<Transaction<'r>> {
+        Transaction::begin(self, monitor)
+    }
+
+    /// The record of an earlier package import, by its key.
+    pub fn import(&self, key: &ObjectId) -> Result<Option<Vec<u8>>> {
+        let found = self
+            .store
+            .get(&Key::new(EntryKind::Import, *key.as_bytes()))?;
+        Ok(found.map(|found| found.bytes().to_vec()))
+    }
+
+    /// Figures for `statfs` and `stats`: (bytes of all packs, number of objects and payload parts).
+    pub fn stored(&self) -> Result<(u64, u64)> {
+        let index = self.store.index();
+        let mut bytes = 0;
+        for id in index.present() {
+            let path = self.store.paths().pack(id);
+            bytes += std::fs::metadata(&path).at(&path)?.len();
+        }
+        Ok((bytes, index.len() as u64))
+    }
+
+    /// Makes the index anew from the packs; reports packs that are damaged.
+    pub fn reindex(&self, monitor: &dyn Monitor) -> Result<ReindexReport> {
+        self.check_writable()?;
+        let packs = self.store.paths().present()?;
+        monitor.begin(Phase::Reindex, Some(packs.len() as u64));
+        let index = Index::rebuild(self.store.paths(), |_| monitor.advance(Phase::Reindex, 1))?;
+        monitor.end(Phase::Reindex);
+        let report = ReindexReport {
+            packs: packs.len() as u64,
+            entries: index.len() as u64,
+            damaged: index.damaged.iter().map(ToString::to_string).collect(),
+        };
+        self.store.set_index(Index::load(self.store.paths())?);
+        Ok(report)
+    }
+}
+
+/// What [`Repository::reindex`] found.
+#[derive(Debug, Clone, Default)]
+pub struct ReindexReport {
+    /// Packs read.
+    pub packs: u64,
+    /// Entries indexed.
+    pub entries: u64,
+    /// Packs whose footer was damaged and which were scanned instead, with what was wrong.
+    pub damaged: Vec<String>,
+}
+
+/// The part of a payload that holds an offset, and the offset at which the part begins.
+fn part_at(size: u64, at: u64) -> (u32, u64) {
+    if size <= GROUPED_MAX {
+        return (0, 0);
+    }
+    let part = at / extent_size(size);
+    (
+        u32::try_from(part).unwrap_or(u32::MAX),
+        part * extent_size(size),
+    )
+}
+
+/// The keys of all parts of a payload.
+pub(crate) fn payload_keys(id: &PayloadId, size: u64) -> impl Iterator<Item = Key> + use<> {
+    let key = Key::new(EntryKind::Payload, *id.as_bytes());
+    (0..part_count(size) as u32).map(move |part| Key { part, ..key })
+}
+
+fn malformed(kind: ObjectKind, id: &ObjectId) -> impl FnOnce(DecodeError) -> Error {
+    let id = *id;
+    move |source| Error::MalformedObject { kind, id, source }
+}
+
+fn entry_kind(kind: ObjectKind) -> EntryKind {
+    match kind {
+        ObjectKind::File => EntryKind::File,
+        ObjectKind::Dirtree => EntryKind::Dirtree,
+        ObjectKind::Dirmeta => EntryKind::Dirmeta,
+        ObjectKind::Commit => EntryKind::Commit,
+    }
+}
+
+/// Encodes a file record: size, payload id (zeros if none), header variant.
+pub(crate) fn encode_record(header: &FileHeader, size: u64, payload: Option<PayloadId>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(RECORD_HEAD + 32);
+    out.extend_from_slice(&size.to_le_bytes());
+    out.extend_from_slice(
+        payload
+            .as_ref()
+            .map_or(&[0; 32], PayloadId::as_bytes)
+            .as_slice(),
+    );
+    out.extend_from_slice(&header.to_bytes());
+    out
+}
+
+/// Decodes a file record.
+pub(crate) fn decode_record(id: &ObjectId, bytes: &[u8]) -> Result<FileObject, DecodeError> {
+    let (head, header) = bytes
+        .split_first_chunk::<RECORD_HEAD>()
+        .ok_or(DecodeError::Rule("file record is too short"))?;
+    let header = FileHeader::parse(header)?;
+    let size = crate::pack::le64(head, 0);
+    let payload = PayloadId::from_slice(&head[8..]).filter(|p| p.as_bytes() != &[0; 32]);
+    if payload.is_some() != (size > 0) || (header.is_symlink() && size > 0) {
+        return Err(DecodeError::Rule("file record's size and payload disagree"));
+    }
+    if part_count(size) > u64::from(Key::MAX_PART) {
+        return Err(DecodeError::Rule("file record's size is out of range"));
+    }
+    Ok(FileObject {
+        id: *id,
+        header,
+        size,
+        payload,
+    })
+}

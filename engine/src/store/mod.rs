@@ -1,0 +1,180 @@
+//! Finds and decodes entries: open packs, the block cache, and the current index.
+
+mod cache;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use lru::LruCache;
+
+use self::cache::BlockCache;
+use crate::error::{Error, Result};
+use crate::id::PackId;
+use crate::index::set::{Index, IndexPaths};
+use crate::index::{Location, ObjectIndex};
+use crate::pack::Key;
+use crate::pack::reader::{DecodedBlock, Entry, PackReader};
+
+/// Open file descriptors kept for packs.
+const OPEN_PACKS: usize = 256;
+
+/// Default budget of the block cache.
+pub(crate) const CACHE_BYTES: usize = 64 << 20;
+
+/// Read access to all packs of a repository.
+#[derive(Debug)]
+pub(crate) struct Store {
+    paths: IndexPaths,
+    index: RwLock<Arc<Index>>,
+    packs: Mutex<LruCache<PackId, Arc<PackReader>>>,
+    cache: BlockCache,
+}
+
+/// An entry in its decoded block.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    block: Arc<DecodedBlock>,
+    entry: Entry,
+}
+
+impl Found {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.block.bytes(&self.entry)
+    }
+}
+
+/// Locks a mutex whose data stays valid when a holder panics.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    pub(crate) fn open(repo: &Path) -> Result<Self> {
+        let paths = IndexPaths::new(repo);
+        let index = RwLock::new(Arc::new(Index::load(&paths)?));
+        let open_packs = NonZeroUsize::new(OPEN_PACKS).expect("because it is not zero");
+        let packs = Mutex::new(LruCache::new(open_packs));
+        Ok(Self {
+            paths,
+            index,
+            packs,
+            cache: BlockCache::new(CACHE_BYTES),
+        })
+    }
+
+    pub(crate) fn paths(&self) -> &IndexPaths {
+        &self.paths
+    }
+
+    /// The index as it was last loaded.
+    pub(crate) fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_index(&self, index: Index) {
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+    }
+
+    /// Loads the index anew if packs have come or gone; says whether they had.
+    pub(crate) fn refresh(&self) -> Result<bool> {
+        if *self.index().present() == self.paths.present()? {
+            return Ok(false);
+        }
+        self.set_index(Index::load(&self.paths)?);
+        Ok(true)
+    }
+
+    /// An open pack.
+    pub(crate) fn pack(&self, id: &PackId) -> Result<Arc<PackReader>> {
+        if let Some(pack) = lock(&self.packs).get(id) {
+            return Ok(Arc::clone(pack));
+        }
+        let pack = Arc::new(PackReader::open(&self.paths.pack(id), *id)?);
+        lock(&self.packs).put(*id, Arc::clone(&pack));
+        Ok(pack)
+    }
+
+    /// Where an entry lies, looking again at the directory of packs before giving up.
+    pub(crate) fn locate(&self, key: &Key) -> Result<Option<Location>> {
+        match self.index().get(key)? {
+            None if self.refresh()? => self.index().get(key),
+            found => Ok(found),
+        }
+    }
+
+    /// Finds an entry and decodes its block; `None` when it is in no pack.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Found>> {
+        self.get_by(key, |at| self.block(at))
+    }
+
+    /// Like [`Store::get`], but a block that is not cached is not put into the cache: for extents
+    /// that are consumed whole.
+    pub(crate) fn get_uncached(&self, key: &Key) -> Result<Option<Found>> {
+        self.get_by(key, |at| self.block_uncached(at))
+    }
+
+    fn get_by(
+        &self,
+        key: &Key,
+        block: impl Fn(&Location) -> Result<Arc<DecodedBlock>>,
+    ) -> Result<Option<Found>> {
+        let Some(at) = self.locate(key)? else {
+            return Ok(None);
+        };
+        match self.entry(key, &at, block(&at)) {
+            Err(error) if self.may_be_stale(&error)? => match self.locate(key)? {
+                Some(at) => self.entry(key, &at, block(&at)).map(Some),
+                None => Ok(None),
+            },
+            other => other.map(Some),
+        }
+    }
+
+    fn entry(&self, key: &Key, at: &Location, block: Result<Arc<DecodedBlock>>) -> Result<Found> {
+        let block = block?;
+        let entry = block
+            .entries
+            .get(at.entry as usize)
+            .copied()
+            .filter(|e| e.key == *key);
+        let entry = entry.ok_or_else(|| Error::Corrupt {
+            path: self.paths.flat(),
+            detail: format!("leads to the wrong place in pack {}", at.pack),
+        })?;
+        Ok(Found { block, entry })
+    }
+
+    /// A decoded block, by way of the cache.
+    pub(crate) fn block(&self, at: &Location) -> Result<Arc<DecodedBlock>> {
+        self.cache.get_or_decode((at.pack, at.offset), || {
+            self.pack(&at.pack)?
+                .block(u64::from(at.offset), at.block_len)
+        })
+    }
+
+    fn block_uncached(&self, at: &Location) -> Result<Arc<DecodedBlock>> {
+        match self.cache.peek(&(at.pack, at.offset)) {
+            Some(block) => Ok(block),
+            None => self
+                .pack(&at.pack)?
+                .block(u64::from(at.offset), at.block_len)
+                .map(Arc::new),
+        }
+    }
+
+    /// After a failed read: was the index out of date (a pack rewritten by a prune), or is it
+    /// itself damaged? Then it is loaded or made anew, and the read is worth another try.
+    fn may_be_stale(&self, error: &Error) -> Result<bool> {
+        match error {
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                self.refresh()
+            }
+            Error::Corrupt { path, .. } if *path == self.paths.flat() => {
+                self.set_index(Index::rebuild(&self.paths, |_| ())?);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+}
