@@ -331,11 +331,6 @@ impl<'a> Elements<'a> {
         })
     }
 
-    /// How many elements are still to come.
-    pub fn remaining(&self) -> usize {
-        self.part.bytes.len().saturating_sub(self.next_offset) / self.width
-    }
-
     fn read(&mut self) -> Result<Part<'a>, DecodeError> {
         let start = self.part.pad(self.pos, self.align, self.body)?;
         let end = self.part.offset(self.next_offset, self.width)?;
