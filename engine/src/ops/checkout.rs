@@ -5,22 +5,22 @@
 
 mod write;
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::Scope;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::object::DirMeta;
-use crate::ops::ls::{Node, check_depth, normalise, resolve_path};
+use crate::ops::ls::{Node, normalise, resolve_path};
 use crate::repo::Repository;
+use crate::tree::check_depth;
 
 /// Files that one task writes before other threads may take over the rest of a directory.
 const FILES_PER_TASK: usize = 32;
@@ -229,7 +229,7 @@ impl<'r> Job<'r> {
 /// Writes what a directory holds: files in tasks of some, each subdirectory as a task.
 fn fill<'s, 'j: 's>(scope: &Scope<'s>, dir: Arc<OpenDir<'j>>, tree: ObjectId) {
     let job = dir.job;
-    let listing = match check_depth(dir.depth, &dir.path).and_then(|()| job.repo.dirtree(&tree)) {
+    let listing = match check_depth(&dir.path, dir.depth).and_then(|()| job.repo.dirtree(&tree)) {
         Ok(listing) => listing,
         Err(error) => return job.note(Err(error)),
     };

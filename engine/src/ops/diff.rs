@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::monitor::{Monitor, Phase};
 use crate::object::Xattrs;
-use crate::ops::ls::{Node, check_depth};
+use crate::ops::ls::Node;
 use crate::repo::Repository;
+use crate::tree::check_depth;
 
 /// One of the two trees.
 #[derive(Debug, Clone, Copy)]
@@ -243,7 +244,7 @@ impl Walk<'_> {
 
     /// Compares the contents of two directories; their own metadata is the caller's business.
     fn dirs(&mut self, a: &Dir, b: &Dir, path: &mut String, depth: usize) -> Result<()> {
-        check_depth(depth, path)?;
+        check_depth(path, depth)?;
         if self.monitor.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -328,7 +329,7 @@ impl Walk<'_> {
         implied: bool,
     ) -> Result<()> {
         let Item::Dir(dir) = item else { return Ok(()) };
-        check_depth(depth, path)?;
+        check_depth(path, depth)?;
         let length = path.len();
         let listing = self.list(dir)?;
         for (name, item) in listing.items() {

@@ -4,24 +4,10 @@ use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::object::Commit;
 use crate::repo::Repository;
+use crate::tree::check_depth;
 
 /// Links that [`resolve_following`] follows before it takes them for a loop, as Linux does.
 const MAX_LINKS: usize = 40;
-
-/// How deep directories may nest in what these operations walk: a damaged or hostile commit must
-/// not exhaust the stack.
-pub const MAX_DEPTH: usize = 1024;
-
-/// Fails when a walk has gone deeper than [`MAX_DEPTH`].
-pub(crate) fn check_depth(depth: usize, path: &str) -> Result<()> {
-    if depth <= MAX_DEPTH {
-        return Ok(());
-    }
-    Err(Error::UnsupportedInput {
-        path: path.to_owned(),
-        reason: format!("directories nest deeper than {MAX_DEPTH} levels"),
-    })
-}
 
 /// What is at a path of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,17 +149,18 @@ pub fn walk<E: From<Error>>(
     match (depth, start) {
         (Depth::Itself, _) | (_, Node::File(_)) => Ok(()),
         (_, Node::Dir { tree, .. }) => {
-            let levels = if depth == Depth::All { MAX_DEPTH } else { 0 };
-            walk_below(repo, &mut buffer, tree, levels, visit)
+            let level = (depth == Depth::All).then_some(1);
+            walk_below(repo, &mut buffer, tree, level, visit)
         }
     }
 }
 
+/// `level` counts the directories gone into, `None` to go into none.
 fn walk_below<E: From<Error>>(
     repo: &Repository,
     path: &mut String,
     tree: ObjectId,
-    levels: usize,
+    level: Option<usize>,
     visit: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let listing = repo.dirtree(&tree)?;
@@ -188,10 +175,9 @@ fn walk_below<E: From<Error>>(
         path.push('/');
         path.push_str(&dir.name);
         visit(Entry { path, node: Node::Dir { tree: dir.tree, meta: dir.meta } })?;
-        if levels > 1 {
-            walk_below(repo, path, dir.tree, levels - 1, visit)?;
-        } else if levels == 1 {
-            check_depth(MAX_DEPTH + 1, path)?;
+        if let Some(level) = level {
+            check_depth(path, level)?;
+            walk_below(repo, path, dir.tree, Some(level + 1), visit)?;
         }
         path.truncate(length);
     }

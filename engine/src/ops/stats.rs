@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::monitor::{Monitor, Phase};
 use crate::repo::Repository;
+use crate::tree::check_depth;
 
 /// Counts of one tree, every path counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl Counter<'_> {
         if self.monitor.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        check_depth(depth, "/")?;
+        check_depth("/", depth)?;
         let listing = self.repo.dirtree(id)?;
         let mut totals = Totals { dirs: 1, ..Totals::default() };
         for (_, file) in &listing.files {

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use grove_engine::ObjectId;
-use grove_engine::object::Commit;
+use grove_engine::object::{Commit, Value, Variant, Xattrs};
 use serde::Serialize;
 
-use crate::gvariant::{Order, Value};
 use crate::time;
 
 /// The type of commit objects.
-pub const SIGNATURE: &str = "(a{sv}aya(say)sstayay)";
+const SIGNATURE: &str = "(a{sv}aya(say)sstayay)";
 
 /// A commit in JSON.
 #[derive(Debug, Serialize)]
@@ -33,7 +32,6 @@ pub struct CommitReport {
 impl CommitReport {
     /// The report of a commit.
     pub fn new(id: &ObjectId, commit: &Commit) -> Self {
-        let text = |value| Value::of(value, Order::Little).map_or_else(String::new, |v| v.to_string());
         Self {
             commit: id.to_string(),
             parent: commit.parent.map(|parent| parent.to_string()),
@@ -45,7 +43,7 @@ impl CommitReport {
             body: commit.body.clone(),
             tree: commit.tree.to_string(),
             meta: commit.meta.to_string(),
-            metadata: commit.metadata.iter().map(|(k, v)| (k.to_owned(), text(v))).collect(),
+            metadata: commit.metadata.iter().map(|(k, v)| (k.to_owned(), v.print())).collect(),
         }
     }
 }
@@ -83,13 +81,30 @@ fn indented(out: &mut dyn Write, text: &str) -> io::Result<()> {
 }
 
 /// Prints a commit's bytes as a GVariant in text format.
-pub fn print_raw(out: &mut dyn Write, id: &ObjectId, commit: &Commit, order: Order) -> io::Result<()> {
+pub fn print_raw(
+    out: &mut dyn Write,
+    id: &ObjectId,
+    commit: &Commit,
+    swap: bool,
+) -> io::Result<()> {
     writeln!(out, "commit {id}")?;
-    writeln!(out, "{}", raw(SIGNATURE, &commit.to_bytes(), order))
+    writeln!(out, "{}", raw(SIGNATURE, &commit.to_bytes(), swap))
 }
 
-/// Bytes of an object as text.
-pub fn raw(signature: &str, bytes: &[u8], order: Order) -> String {
-    Value::decode(signature, bytes, order)
-        .map_or_else(|| format!("(not of type {signature})"), |value| value.to_string())
+/// Bytes of an object as text; `swap` reverses the bytes of all numbers, as `ostree` does it.
+pub fn raw(signature: &str, bytes: &[u8], swap: bool) -> String {
+    match Variant::from_parts(signature, bytes) {
+        Ok(variant) if swap => variant.print_as_ostree(),
+        Ok(variant) => variant.print(),
+        Err(error) => format!("(not of type {signature}: {error})"),
+    }
+}
+
+/// Extended attributes in GVariant text format.
+pub fn xattrs(xattrs: &Xattrs) -> String {
+    let pair = |name: &[u8], value: &[u8]| {
+        Value::Tuple(vec![Value::Bytes([name, &[0]].concat()), Value::Bytes(value.to_vec())])
+    };
+    let items = xattrs.iter().map(|(name, value)| pair(name, value)).collect();
+    Value::Array { element: pair(&[], &[]).ty(), items }.print()
 }

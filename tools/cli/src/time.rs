@@ -29,7 +29,7 @@ pub fn parse(text: &str) -> Option<u64> {
         return seconds.parse().ok();
     }
     if text == "now" {
-        return u64::try_from(Timestamp::now().as_second()).ok();
+        return Some(now());
     }
     // The zone's usual names for "no offset".
     let zulu = ["Z", " UTC", " GMT"].iter().find_map(|suffix| text.strip_suffix(suffix));
@@ -41,6 +41,11 @@ pub fn parse(text: &str) -> Option<u64> {
         civil.to_zoned(zone).ok().map(|zoned: Zoned| zoned.timestamp())
     };
     u64::try_from(absolute.or_else(local)?.as_second()).ok()
+}
+
+/// Seconds since 1970, by this machine's clock.
+pub fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
 }
 
 fn civil(format: &str, text: &str) -> Option<DateTime> {

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
-use rustix::io::Errno;
 
 use super::{CheckoutOptions, Job, Union};
 use crate::error::{Error, IoResultExt, Result};
@@ -105,9 +104,11 @@ fn replace(
             }
             Ok(()) => {}
         }
-        return rustix::fs::renameat(dir, &temporary, dir, name)
-            .inspect_err(|_| drop(rustix::fs::unlinkat(dir, &temporary, AtFlags::empty())))
-            .at(job.os_path(path));
+        let moved = rustix::fs::renameat(dir, &temporary, dir, name);
+        if moved.is_err() {
+            let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
+        }
+        return moved.at(job.os_path(path));
     }
 }
 

@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::cli::Globals;
 use crate::commit_view::{self, CommitReport};
 use crate::exit::Result;
-use crate::gvariant::Order;
 use crate::json::{self, JsonSwitch};
 use crate::ui;
 
@@ -49,7 +48,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     history.try_for_each(|step| -> Result<()> {
         let (id, commit) = step?;
         if args.raw {
-            commit_view::print_raw(&mut out, &id, &commit, Order::Big)?;
+            commit_view::print_raw(&mut out, &id, &commit, true)?;
         } else {
             commit_view::print(&mut out, &id, &commit)?;
         }

@@ -7,8 +7,8 @@ use grove_engine::Repository;
 use grove_engine::ops::ls::{Depth, Entry, Node, resolve_path, walk};
 use serde::Serialize;
 
-use super::show::xattrs;
 use crate::cli::Globals;
+use crate::commit_view::xattrs;
 use crate::exit::{Error, Result};
 use crate::json::{self, JsonSwitch};
 use crate::ui;

@@ -3,14 +3,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use grove_engine::object::{Commit, FileObject, Xattrs};
+use grove_engine::object::{Commit, FileObject};
 use grove_engine::{Error as Engine, ObjectId, ObjectKind, Repository};
 use serde::Serialize;
 
 use crate::cli::Globals;
-use crate::commit_view::{self, CommitReport};
+use crate::commit_view::{self, CommitReport, xattrs};
 use crate::exit::{Error, Result};
-use crate::gvariant::{Order, Value};
 use crate::json::{self, JsonSwitch};
 use crate::ui;
 
@@ -85,7 +84,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             json::print(&report(&object))?;
             return Ok(ExitCode::SUCCESS);
         }
-        object => print(&mut out, &repo, &object, args)?,
+        object => print(&mut out, &object, args)?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -121,26 +120,20 @@ fn metadata_value(commit: &Commit, key: &str, verbatim: bool) -> Result<String> 
         message: format!("the commit has no metadata key {key:?}"),
         hint: Some("--list-metadata-keys lists those it has"),
     })?;
-    let order = if verbatim { Order::Little } else { Order::Big };
-    Value::of(value, order)
-        .map(|value| value.to_string())
-        .ok_or_else(|| Error::failed(format!("the value of {key:?} is malformed")))
+    Ok(if verbatim { value.print() } else { value.print_as_ostree() })
 }
 
-fn print(out: &mut dyn Write, repo: &Repository, object: &Object, args: &Args) -> Result<()> {
-    let order = if args.no_byteswap { Order::Little } else { Order::Big };
+fn print(out: &mut dyn Write, object: &Object, args: &Args) -> Result<()> {
+    let swap = !args.no_byteswap;
     match object {
         Object::Commit(id, commit) if args.raw => {
-            writeln!(out, "commit {id}")?;
-            let bytes = repo.object_bytes(ObjectKind::Commit, id)?;
-            writeln!(out, "{}", commit_view::raw(commit_view::SIGNATURE, &bytes, order))?;
-            let _ = commit;
+            commit_view::print_raw(out, id, commit, swap)?;
         }
         Object::Commit(id, commit) => commit_view::print(out, id, commit)?,
         Object::Metadata(kind, id, bytes) => {
             writeln!(out, "{kind} {id}")?;
             if args.raw {
-                writeln!(out, "{}", commit_view::raw(signature(*kind), bytes, order))?;
+                writeln!(out, "{}", commit_view::raw(signature(*kind), bytes, swap))?;
             }
         }
         Object::File(file) => print_file(out, file)?,
@@ -167,25 +160,12 @@ fn print_file(out: &mut dyn Write, file: &FileObject) -> Result<()> {
     Ok(())
 }
 
-/// Extended attributes in GVariant text format.
-pub fn xattrs(xattrs: &Xattrs) -> String {
-    let bytes = |bytes: &[u8]| {
-        let items = bytes.iter().map(|b| Value::Number(b'y', u64::from(*b))).collect();
-        Value::Array(crate::gvariant::Type::Basic(b'y'), items)
-    };
-    let pairs = xattrs.iter().map(|(name, value)| {
-        Value::Tuple(vec![bytes(&[name, &[0]].concat()), bytes(value)])
-    });
-    let kind = crate::gvariant::Type::parse("(ayay)").expect("because it is a type");
-    Value::Array(kind, pairs.collect()).to_string()
-}
-
 fn report(object: &Object) -> Report {
     match object {
         Object::Commit(id, commit) => Report::Commit(CommitReport::new(id, commit)),
         Object::Metadata(kind, id, bytes) => {
             let checksum = id.to_string();
-            let value = commit_view::raw(signature(*kind), bytes, Order::Big);
+            let value = commit_view::raw(signature(*kind), bytes, true);
             if *kind == ObjectKind::Dirtree {
                 Report::Dirtree { checksum, value }
             } else {
