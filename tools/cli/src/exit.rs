@@ -18,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] Engine),
     /// The engine failed, and the verb knows better than the engine what to do about it.
-    #[error(transparent)]
+    #[error("{error}")]
     Hinted {
         /// What happened.
         error: Engine,
@@ -36,6 +36,9 @@ pub enum Error {
         /// What to do about it.
         hint: Option<&'static str>,
     },
+    /// Mounting or unmounting failed.
+    #[error(transparent)]
+    Mount(#[from] grove_fusefs::MountError),
     /// Standard output refused a write. A bare [`io::Error`] becomes this; errors about files
     /// get their path with `at`.
     #[error("cannot write to standard output")]
@@ -99,6 +102,7 @@ pub fn code(error: &Error) -> u8 {
         Error::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => OK,
         Error::Json(e) if e.io_error_kind() == Some(io::ErrorKind::BrokenPipe) => OK,
         Error::Usage(_) => USAGE,
+        Error::Mount(grove_fusefs::MountError::Engine(error)) => engine_code(error),
         Error::Engine(error) | Error::Hinted { error, .. } => engine_code(error),
         _ => FAILED,
     }
@@ -121,7 +125,10 @@ fn engine_code(error: &Engine) -> u8 {
 /// The text of an error: `error:`, `caused by:` lines, `hint:`.
 pub fn describe(error: &Error) -> String {
     let mut text = format!("error: {error}\n");
-    let mut cause = error.source();
+    let mut cause = match error {
+        Error::Hinted { error, .. } => error.source(),
+        other => other.source(),
+    };
     while let Some(e) = cause {
         text.push_str(&format!("caused by: {e}\n"));
         cause = e.source();

@@ -52,14 +52,6 @@ pub fn count(n: u64, noun: &str) -> String {
     format!("{n} {noun}{plural}")
 }
 
-/// Lower-case hexadecimal digits of some bytes.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// A name or path for a terminal line: control characters become `\xNN`.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -119,15 +119,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         json::print(&Report { from, to, totals: totals(&found), changes })?;
         return Ok(ExitCode::SUCCESS);
     }
+    let colour = ui::colour();
     let mut out = ui::stdout();
     if args.files || !args.stat {
         for change in found.iter().filter(|change| args.files || !change.implied) {
-            let letter = match change.kind {
-                ChangeKind::Modified => 'M',
-                ChangeKind::Removed => 'D',
-                ChangeKind::Added => 'A',
-            };
-            write!(out, "{letter}    {}", change.path)?;
+            write!(out, "{}    {}", letter(change.kind, colour), change.path)?;
             if args.files {
                 write!(out, "  {}", details(change, args.sizes))?;
             }
@@ -146,6 +142,18 @@ fn side<'a>(repo: &Repository, text: &'a str) -> Result<Side<'a>> {
         return Ok(Side::Local(Path::new(text)));
     }
     Ok(Side::Stored(Node::root(&repo.commit(&repo.resolve_rev(text)?)?)))
+}
+
+/// The letter of a change, yellow, red or green where colour is wanted.
+fn letter(kind: ChangeKind, colour: bool) -> &'static str {
+    match (kind, colour) {
+        (ChangeKind::Modified, false) => "M",
+        (ChangeKind::Removed, false) => "D",
+        (ChangeKind::Added, false) => "A",
+        (ChangeKind::Modified, true) => "\x1b[33mM\x1b[0m",
+        (ChangeKind::Removed, true) => "\x1b[31mD\x1b[0m",
+        (ChangeKind::Added, true) => "\x1b[32mA\x1b[0m",
+    }
 }
 
 fn kind_name(kind: FileKind) -> &'static str {

@@ -44,8 +44,6 @@ verbs! {
     Checkout => checkout,
     Diff => diff,
     Stats => stats,
-    Fsck => fsck,
-    Prune => prune,
     Reindex => reindex,
     Completion => completion,
     Man => man,
