@@ -1,0 +1,217 @@
+//! Runs whole commands of `grove` and of its peers side by side and prints what they used.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use grove_benches::error::At;
+use grove_benches::record::{FAILS, Record};
+use grove_benches::scenario::mount::{READ, WALK};
+use grove_benches::scenario::{Options, Scenario, run};
+use grove_benches::{Result, measure, render, walk};
+
+/// Run whole commands of grove and of its peers side by side
+#[derive(Debug, Parser)]
+#[command(name = "scenario", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Commit a directory, the same again, and its next version (--tree, --second)
+    Commit(Args),
+    /// Commit packages, again with everything imported, and the next release (--rpms, --second-rpms)
+    Rpms(Args),
+    /// Mount a commit, walk and read it, compare it with the tree (--tree)
+    Mount(Args),
+    /// Check a commit out (--tree, or --grove-repo and --ostree-repo)
+    Checkout(Args),
+    /// Check repositories (--tree, or --grove-repo and --ostree-repo)
+    Fsck(Args),
+    /// All of these
+    All(Args),
+    /// Print docs/benchmarks.md, made of kept runs
+    Report(ReportArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct Args {
+    /// The directory to commit
+    #[arg(long, value_name = "DIR")]
+    tree: Option<PathBuf>,
+    /// Its next version
+    #[arg(long, value_name = "DIR")]
+    second: Option<PathBuf>,
+    /// A directory of packages
+    #[arg(long, value_name = "DIR")]
+    rpms: Option<PathBuf>,
+    /// Their next release
+    #[arg(long, value_name = "DIR")]
+    second_rpms: Option<PathBuf>,
+    /// Build small inputs where none is named
+    #[arg(long)]
+    small: bool,
+    /// Use this repository instead of committing the tree
+    #[arg(long, value_name = "DIR")]
+    grove_repo: Option<PathBuf>,
+    /// Use this repository instead of committing the tree
+    #[arg(long, value_name = "DIR")]
+    ostree_repo: Option<PathBuf>,
+    /// The commit of the tree in these repositories [default: os/june]
+    #[arg(long)]
+    rev: Option<String>,
+    /// The program to measure [default: grove beside this program]
+    #[arg(long, value_name = "FILE")]
+    grove: Option<PathBuf>,
+    /// Where to make repositories, below a new directory [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// How often; the medians are printed
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Write raw.csv and summary.md to this directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReportArgs {
+    /// Directories that --out has filled
+    #[arg(required = true)]
+    run: Vec<PathBuf>,
+    /// Write to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let done = match own_child() {
+        Some(done) => done,
+        None => dispatch(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            eprintln!("caused by: {cause}");
+            source = cause.source();
+        }
+        ExitCode::FAILURE
+    })
+}
+
+/// What this program does when it has started itself.
+fn own_child() -> Option<Result<ExitCode>> {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match args.as_slice() {
+        [first, result, program, args @ ..] if first == measure::HELPER => {
+            Some(measure::help(Path::new(result), program, args).map(ExitCode::from))
+        }
+        [first, dir] if first == WALK => Some(walk::list(Path::new(dir)).map(answer)),
+        [first, dir] if first == READ => Some(walk::read(Path::new(dir)).map(answer)),
+        _ => None,
+    }
+}
+
+fn answer(found: walk::Manifest) -> ExitCode {
+    println!("{found}");
+    ExitCode::SUCCESS
+}
+
+fn dispatch() -> Result<ExitCode> {
+    let (scenarios, args) = match Cli::parse().command {
+        Command::Commit(args) => (vec![Scenario::Commit], args),
+        Command::Rpms(args) => (vec![Scenario::Rpms], args),
+        Command::Mount(args) => (vec![Scenario::Mount], args),
+        Command::Checkout(args) => (vec![Scenario::Checkout], args),
+        Command::Fsck(args) => (vec![Scenario::Fsck], args),
+        Command::All(args) => (Scenario::ALL.to_vec(), args),
+        Command::Report(args) => return report(&args),
+    };
+    let out = args.out.clone();
+    let record = run(&options(scenarios, args), &|line| eprintln!("{line}"))?;
+    print!("{}", render::text(&record));
+    if let Some(dir) = out {
+        save(&record, &dir)?;
+    }
+    let failed = record.values(FAILS).next().is_some();
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn options(scenarios: Vec<Scenario>, args: Args) -> Options {
+    Options {
+        scenarios,
+        tree: args.tree,
+        second: args.second,
+        rpms: args.rpms,
+        second_rpms: args.second_rpms,
+        small: args.small,
+        grove_repo: args.grove_repo,
+        ostree_repo: args.ostree_repo,
+        rev: args.rev,
+        grove: args.grove,
+        work: args.work,
+        runs: args.runs,
+        command: command_line(),
+    }
+}
+
+/// This command line, without what does not matter to the figures.
+fn command_line() -> String {
+    let args: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    format!("scenario {}", args.join(" "))
+}
+
+fn save(record: &Record, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).at(dir)?;
+    record.save(&dir.join("raw.csv"))?;
+    let summary = dir.join("summary.md");
+    fs::write(&summary, render::markdown(record, &name(dir))).at(&summary)
+}
+
+/// A run is named by its directory.
+fn name(dir: &Path) -> String {
+    let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    full.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+const INTRODUCTION: &str = "\
+# Benchmarks
+
+This file is made by `scenario report` from the runs that are kept in `benches/runs/`; nothing in it is
+written by hand. Each run names its command, its inputs, the machine and the versions of all programs.
+
+How to read the tables: *CPU* is user and system time of the command and all its children; *CPU / grove* is
+how many times that of `grove` in the same step; *peak* is the largest resident memory of any process of
+the command (not below about 4 MiB, the size of the measuring program); *stored* is the sum of the sizes of
+all files of the repository, *on disk* the blocks they occupy, *added* what the step added to *stored*.
+With several runs, figures are medians. Wall times depend on what else the machine did: see the load averages.
+
+How to make a run: `cargo build --release`, then `target/release/scenario all --small` for a look, or
+`target/release/scenario all --tree DIR --second DIR --rpms DIR --runs 3 --out benches/runs/NAME`.
+";
+
+fn report(args: &ReportArgs) -> Result<ExitCode> {
+    let mut text = INTRODUCTION.to_owned();
+    for dir in &args.run {
+        let record = Record::load(&dir.join("raw.csv"))?;
+        write!(text, "\n{}", render::markdown(&record, &name(dir)))
+            .expect("because a string takes every write");
+    }
+    match &args.output {
+        Some(path) => fs::write(path, text).at(path)?,
+        None => print!("{text}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,73 @@
+//! Where and when a measurement was made.
+
+use std::fs;
+use std::path::Path;
+
+use crate::measure::Invocation;
+
+/// The machine, in words: processors, memory, kernel.
+pub fn describe() -> String {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".into());
+    let memory = field("/proc/meminfo", "MemTotal")
+        .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kib| kib.div_ceil(1 << 20));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{cpus} x {model}, {memory} GiB of memory, Linux {}",
+        kernel.trim()
+    )
+}
+
+/// Load averages over 1, 5 and 15 minutes.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// The time, in UTC.
+pub fn now() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%d %H:%M UTC")
+        .to_string()
+}
+
+/// The commit of the source that this program was built from, as it stands now.
+pub fn commit() -> String {
+    let git = |args: &[&str]| {
+        Invocation::new("git")
+            .args(args)
+            .dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+    };
+    let Ok(head) = git(&["rev-parse", "HEAD"]) else {
+        return "unknown".into();
+    };
+    match git(&["status", "--porcelain", "--untracked-files=no"]) {
+        Ok(changes) if changes.is_empty() => head,
+        _ => format!("{head} with uncommitted changes"),
+    }
+}
+
+/// The type of the file system that a directory is on.
+pub fn file_system(dir: &Path) -> String {
+    let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    // The last of the longest is the one on top.
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            Some((words.next()?, words.next()?))
+        })
+        .filter(|(at, _)| dir.starts_with(at))
+        .max_by_key(|(at, _)| at.len())
+        .map_or_else(|| "unknown".into(), |(_, kind)| kind.to_owned())
+}
+
+fn field(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find_map(|(key, value)| (key.trim() == name).then(|| value.trim().to_owned()))
+}

@@ -1,0 +1,160 @@
+//! Commits of a directory: the first, the same again, its next version.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Bench;
+use crate::error::{At, Result};
+use crate::measure::Invocation;
+
+/// The ref that is committed to.
+pub(super) const REF: &str = "os/june";
+const SUBJECT: &str = "--subject=Measured";
+/// The same for everybody, or the checksums would differ.
+const TIMESTAMP: &str = "--timestamp=2024-06-01T00:00:00Z";
+
+/// Who makes commits of directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Grove,
+    Ostree,
+    Borg,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Grove => "grove",
+            Self::Ostree => "ostree",
+            Self::Borg => "borg",
+        }
+    }
+}
+
+impl Bench<'_> {
+    /// The scenario.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        let tree = self.tree()?;
+        let kinds = self.kinds();
+        for kind in self.rotated(kinds.clone()) {
+            let call = self.init_call(kind)?;
+            let (row, _) = self.step("init", kind.name(), &call)?;
+            self.weigh(row, &self.repo(kind))?;
+        }
+        let mut versions = vec![("first commit", tree.clone()), ("same tree again", tree)];
+        versions.extend(self.inputs.second.clone().map(|dir| ("next version", dir)));
+        for (step, dir) in versions {
+            let mut checksums = Vec::new();
+            for kind in self.rotated(kinds.clone()) {
+                let call = self.commit_call(kind, step, &dir);
+                let (row, answer) = self.step(step, kind.name(), &call)?;
+                self.weigh(row, &self.repo(kind))?;
+                if kind != Kind::Borg {
+                    self.row(row).checksum = Some(answer.clone());
+                    checksums.push(answer);
+                }
+            }
+            if let [one, other] = checksums.as_slice() {
+                let text =
+                    format!("{step}: grove and ostree give the same checksum: {one} {other}");
+                self.check(one == other, &text);
+            }
+            self.first_commit = self.first_commit.take().or(checksums.pop());
+        }
+        Ok(())
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = vec![Kind::Grove];
+        kinds.extend(self.tools.ostree.as_ref().map(|_| Kind::Ostree));
+        kinds.extend(self.tools.borg.as_ref().map(|_| Kind::Borg));
+        kinds
+    }
+
+    fn repo(&self, kind: Kind) -> PathBuf {
+        self.work.join(kind.name())
+    }
+
+    fn call(&self, kind: Kind) -> Invocation {
+        let tool = match kind {
+            Kind::Grove => Some(&self.tools.grove),
+            Kind::Ostree => self.tools.ostree.as_ref(),
+            Kind::Borg => self.tools.borg.as_ref(),
+        };
+        let call = tool.map_or_else(|| Invocation::new(kind.name()), |tool| tool.call());
+        if kind != Kind::Borg {
+            return call;
+        }
+        // Its caches are no part of the repository, and it must not ask.
+        call.env("BORG_BASE_DIR", self.work.join("borg-base"))
+            .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")
+            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")
+    }
+
+    fn init_call(&self, kind: Kind) -> Result<Invocation> {
+        let repo = self.repo(kind);
+        fs::create_dir_all(&repo).at(&repo)?;
+        let call = self.call(kind);
+        Ok(match kind {
+            Kind::Grove => call.arg("init").option("--repo", &repo),
+            Kind::Ostree => call
+                .option("--repo", &repo)
+                .args(["init", "--mode=archive"]),
+            Kind::Borg => call.args(["init", "-e", "none"]).arg(&repo),
+        })
+    }
+
+    fn commit_call(&self, kind: Kind, step: &str, dir: &Path) -> Invocation {
+        let repo = self.repo(kind);
+        let call = self.call(kind);
+        if kind == Kind::Borg {
+            let mut archive = repo.into_os_string();
+            archive.push(format!("::{}", step.replace(' ', "-")));
+            let call = call.args(["create", "-C", "zstd,3"]).arg(archive);
+            return call.arg(".").dir(dir);
+        }
+        let mut tree = std::ffi::OsString::from("dir=");
+        tree.push(dir);
+        let call = call.option("--repo", &repo).args(["commit", "-b", REF]);
+        call.arg(SUBJECT).arg(TIMESTAMP).option("--tree", tree)
+    }
+
+    /// A repository of ours with a commit of the tree; made where no scenario has made it yet.
+    pub(super) fn grove_repo(&mut self) -> Result<(PathBuf, String)> {
+        self.prepared(Kind::Grove, self.options.grove_repo.clone())
+    }
+
+    /// The same of OSTree, if it is installed.
+    pub(super) fn ostree_repo(&mut self) -> Result<Option<(PathBuf, String)>> {
+        if self.tools.ostree.is_none() {
+            return Ok(None);
+        }
+        let repo = self.options.ostree_repo.clone();
+        self.prepared(Kind::Ostree, repo).map(Some)
+    }
+
+    fn prepared(&mut self, kind: Kind, named: Option<PathBuf>) -> Result<(PathBuf, String)> {
+        if let Some(repo) = named {
+            let rev = self.options.rev.as_deref().unwrap_or(REF);
+            let call = self.call(kind).option("--repo", &repo);
+            let id = call.args(["rev-parse", rev]).output()?;
+            return Ok((repo, id));
+        }
+        let repo = self.repo(kind);
+        if let Some(id) = self.first_commit.clone().filter(|_| repo.exists()) {
+            return Ok((repo, id));
+        }
+        let tree = self.tree()?;
+        self.init_call(kind)?.output()?;
+        let call = self.commit_call(kind, "first commit", &tree);
+        let (row, id) = self.step("preparation", kind.name(), &call)?;
+        self.weigh(row, &repo)?;
+        self.row(row).checksum = Some(id.clone());
+        if let Some(other) = self.first_commit.clone() {
+            let text = format!("grove and ostree give the same checksum: {id} {other}");
+            self.check(id == other, &text);
+        }
+        self.first_commit = Some(id.clone());
+        Ok((repo, id))
+    }
+}

@@ -1,0 +1,364 @@
+//! Whole commands, step by step, by every program that can do them.
+//!
+//! A run goes through the scenarios asked for with fresh repositories; `--runs` repeats it. All
+//! programs see the same input with a warm page cache, one after the other, in an order that
+//! rotates from run to run; before each step everything unwritten is flushed.
+
+mod checkout;
+mod commit;
+mod fsck;
+pub mod mount;
+mod rpms;
+mod small;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::compare::Comparison;
+use crate::error::{At, Error, Result};
+use crate::machine;
+use crate::measure::Invocation;
+use crate::record::{FAILS, HOLDS, INPUT, LEFT_OUT, Record, Row};
+use crate::tools::Tools;
+use crate::walk;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// Commits of directories.
+    Commit,
+    /// Commits of packages.
+    Rpms,
+    /// A mounted commit.
+    Mount,
+    /// Checkouts.
+    Checkout,
+    /// Checking a repository.
+    Fsck,
+}
+
+impl Scenario {
+    /// In the order in which they use each other's repositories.
+    pub const ALL: [Self; 5] = [
+        Self::Commit,
+        Self::Rpms,
+        Self::Mount,
+        Self::Checkout,
+        Self::Fsck,
+    ];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Rpms => "rpms",
+            Self::Mount => "mount",
+            Self::Checkout => "checkout",
+            Self::Fsck => "fsck",
+        }
+    }
+}
+
+/// What to measure, and on what.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which scenarios.
+    pub scenarios: Vec<Scenario>,
+    /// Directory to commit.
+    pub tree: Option<PathBuf>,
+    /// Its next version.
+    pub second: Option<PathBuf>,
+    /// Directory of packages.
+    pub rpms: Option<PathBuf>,
+    /// The next release of them.
+    pub second_rpms: Option<PathBuf>,
+    /// Build small inputs where none is named.
+    pub small: bool,
+    /// Use this repository instead of committing `tree`.
+    pub grove_repo: Option<PathBuf>,
+    /// Use this repository instead of committing `tree`.
+    pub ostree_repo: Option<PathBuf>,
+    /// The commit of `tree` in repositories that are named.
+    pub rev: Option<String>,
+    /// The program.
+    pub grove: Option<PathBuf>,
+    /// Where repositories are made; a new directory there, removed in the end.
+    pub work: Option<PathBuf>,
+    /// How often.
+    pub runs: u32,
+    /// The command line, to be written down.
+    pub command: String,
+}
+
+/// Measures. `say` gets a line about each step when it is done.
+pub fn run(options: &Options, say: &dyn Fn(&str)) -> Result<Record> {
+    let tools = Tools::find(options.grove.as_deref())?;
+    let base = options.work.clone().unwrap_or_else(std::env::temp_dir);
+    let work = tempfile::Builder::new()
+        .prefix("grove-scenario-")
+        .tempdir_in(&base)
+        .at(&base)?;
+    let inputs = Inputs::resolve(options, work.path())?;
+    let mut record = Record::default();
+    conditions(&mut record, options, &tools, work.path());
+    inputs.describe(&mut record)?;
+    for run in 1..=options.runs.max(1) {
+        let dir = work.path().join(format!("run-{run}"));
+        fs::create_dir(&dir).at(&dir)?;
+        let mut bench = Bench {
+            options,
+            tools: &tools,
+            inputs: &inputs,
+            record: &mut record,
+            say,
+            work: dir.clone(),
+            run,
+            scenario: "",
+            stored: HashMap::new(),
+            first_commit: None,
+        };
+        bench.run_all()?;
+        remove(&dir)?;
+    }
+    record.fact("load average after", machine::load());
+    Ok(record)
+}
+
+fn conditions(record: &mut Record, options: &Options, tools: &Tools, work: &Path) {
+    record.fact("command", options.command.clone());
+    record.fact("date", machine::now());
+    record.fact("project commit", machine::commit());
+    record.fact("machine", machine::describe());
+    record.fact(
+        "file system of the repositories",
+        machine::file_system(work),
+    );
+    let who = if is_root() {
+        "root"
+    } else {
+        "an ordinary user"
+    };
+    record.fact("run by", who);
+    record.fact("load average before", machine::load());
+    for tool in tools.all() {
+        record.fact(tool.name, tool.version.clone());
+    }
+    for line in &tools.left_out {
+        record.fact(LEFT_OUT, line.clone());
+    }
+    let how = "the input is read once before each run, so that all see a warm page cache; \
+               'sync' before each step; programs with their default durability";
+    record.fact("conditions", how);
+    record.fact("runs", options.runs.max(1).to_string());
+}
+
+/// Directories to work on.
+#[derive(Debug, Default)]
+struct Inputs {
+    tree: Option<PathBuf>,
+    second: Option<PathBuf>,
+    rpms: Option<PathBuf>,
+    second_rpms: Option<PathBuf>,
+}
+
+impl Inputs {
+    fn resolve(options: &Options, work: &Path) -> Result<Self> {
+        let full = |dir: &Option<PathBuf>| {
+            let resolve = |dir: &PathBuf| fs::canonicalize(dir).at(dir);
+            dir.as_ref().map(resolve).transpose()
+        };
+        let mut inputs = Self {
+            tree: full(&options.tree)?,
+            second: full(&options.second)?,
+            rpms: full(&options.rpms)?,
+            second_rpms: full(&options.second_rpms)?,
+        };
+        if options.small {
+            small::build(&mut inputs, &options.scenarios, work)?;
+        }
+        Ok(inputs)
+    }
+
+    fn present(&self) -> impl Iterator<Item = &Path> {
+        let all = [&self.tree, &self.second, &self.rpms, &self.second_rpms];
+        all.into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    fn describe(&self, record: &mut Record) -> Result<()> {
+        for dir in self.present() {
+            let found = walk::list(dir)?;
+            let kind = machine::file_system(dir);
+            record.fact(INPUT, format!("{} on {kind}: {found}", dir.display()));
+        }
+        Ok(())
+    }
+}
+
+/// One run.
+struct Bench<'b> {
+    options: &'b Options,
+    tools: &'b Tools,
+    inputs: &'b Inputs,
+    record: &'b mut Record,
+    say: &'b dyn Fn(&str),
+    work: PathBuf,
+    run: u32,
+    scenario: &'static str,
+    /// Size of each repository when it was last looked at.
+    stored: HashMap<PathBuf, u64>,
+    /// The commit of `tree`.
+    first_commit: Option<String>,
+}
+
+impl Bench<'_> {
+    /// One scenario that fails does not keep the others from being measured.
+    fn run_all(&mut self) -> Result<()> {
+        for dir in self.inputs.present() {
+            walk::read(dir)?;
+        }
+        for scenario in self.options.scenarios.clone() {
+            self.scenario = scenario.name();
+            let done = match scenario {
+                Scenario::Commit => self.commit(),
+                Scenario::Rpms => self.rpms(),
+                Scenario::Mount => self.mount(),
+                Scenario::Checkout => self.checkout(),
+                Scenario::Fsck => self.fsck(),
+            };
+            match done {
+                Err(error @ Error::MissingInput { .. }) if self.options.scenarios.len() > 1 => {
+                    self.leave_out(&error.to_string());
+                }
+                Err(error) if self.options.scenarios.len() > 1 => {
+                    self.check(false, &describe(&error));
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tree(&self) -> Result<PathBuf> {
+        let missing = Error::MissingInput {
+            scenario: self.scenario,
+            option: "--tree DIR",
+        };
+        self.inputs.tree.clone().ok_or(missing)
+    }
+
+    /// Where commands are shown to work.
+    fn shown(&self, text: &str) -> String {
+        text.replace(&*self.work.to_string_lossy(), "$WORK")
+    }
+
+    /// Runs a command and writes down what it used; gives the row's number and the answer.
+    fn step(&mut self, step: &str, tool: &str, call: &Invocation) -> Result<(usize, String)> {
+        rustix::fs::sync();
+        let done = call.measure()?;
+        let usage = done.usage;
+        self.record.rows.push(Row {
+            scenario: self.scenario.to_owned(),
+            step: step.to_owned(),
+            tool: tool.to_owned(),
+            run: self.run,
+            user_seconds: usage.user_seconds,
+            system_seconds: usage.system_seconds,
+            wall_seconds: usage.wall_seconds,
+            peak_rss_bytes: usage.peak_rss_bytes,
+            command: self.shown(&call.to_string()),
+            ..Row::default()
+        });
+        (self.say)(&format!(
+            "{}: {step}: {tool}: {:.2} s CPU, {:.2} s",
+            self.scenario,
+            usage.user_seconds + usage.system_seconds,
+            usage.wall_seconds
+        ));
+        Ok((self.record.rows.len() - 1, done.stdout))
+    }
+
+    fn row(&mut self, number: usize) -> &mut Row {
+        self.record
+            .rows
+            .get_mut(number)
+            .expect("because rows are never removed")
+    }
+
+    /// Writes down what a repository occupies after a step.
+    fn weigh(&mut self, row: usize, repo: &Path) -> Result<()> {
+        let now = walk::occupied(repo)?;
+        let before = self.stored.insert(repo.to_owned(), now.apparent_bytes);
+        let row = self.row(row);
+        row.stored_bytes = Some(now.apparent_bytes);
+        row.allocated_bytes = Some(now.allocated_bytes);
+        row.added_bytes = Some(now.apparent_bytes as i64 - before.unwrap_or(0) as i64);
+        Ok(())
+    }
+
+    /// Writes down whether something is as it must be.
+    fn check(&mut self, holds: bool, what: &str) {
+        let line = format!("{}, run {}: {}", self.scenario, self.run, self.shown(what));
+        let key = if holds { HOLDS } else { FAILS };
+        (self.say)(&format!("{key}: {line}"));
+        self.record.fact(key, line);
+    }
+
+    fn check_equal(&mut self, found: &Comparison, what: &str) {
+        let Comparison {
+            entries,
+            bytes,
+            different,
+            ..
+        } = found;
+        let text =
+            format!("{what}: {entries} entries, {bytes} bytes compared, {different} different");
+        self.check(*different == 0, &text);
+        for line in &found.differences {
+            self.check(false, &format!("{what}: {line}"));
+        }
+    }
+
+    fn leave_out(&mut self, what: &str) {
+        (self.say)(&format!("{LEFT_OUT}: {what}"));
+        if !self.record.values(LEFT_OUT).any(|known| known == what) {
+            self.record.fact(LEFT_OUT, what);
+        }
+    }
+
+    /// Items in an order that rotates with the runs.
+    fn rotated<T>(&self, mut items: Vec<T>) -> Vec<T> {
+        let by = (self.run as usize - 1) % items.len().max(1);
+        items.rotate_left(by);
+        items
+    }
+
+    /// This program, doing one of its own walks.
+    fn own(&self, what: &str, dir: &Path) -> Result<Invocation> {
+        let this = std::env::current_exe().at("/proc/self/exe")?;
+        Ok(Invocation::new(this).arg(what).arg(dir))
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Removes a directory, also where its owner has no permission inside.
+fn remove(dir: &Path) -> Result<()> {
+    if !is_root() {
+        let open = Invocation::new("chmod").args(["-R", "u+rwX"]).arg(dir);
+        open.output()?;
+    }
+    fs::remove_dir_all(dir).at(dir)
+}
