@@ -236,11 +236,15 @@ pub fn find_packages(dir: &Path) -> Result<Vec<PathBuf>, Error> {
             let name = name.to_string_lossy();
             if kind.is_dir() {
                 todo.push(path);
-            } else if name.ends_with(".rpm") && !name.ends_with(".src.rpm") && path.is_file() {
+            } else if name.ends_with(".rpm") && !is_source(&name) && path.is_file() {
                 found.push(path);
             }
         }
     }
     found.sort_unstable();
     Ok(found)
+}
+
+fn is_source(name: &str) -> bool {
+    name.ends_with(".src.rpm") || name.ends_with(".nosrc.rpm")
 }
