@@ -12,6 +12,7 @@ mod store;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use grove_engine::monitor::Phase;
@@ -94,7 +95,7 @@ pub struct ImportedPackage {
     /// The import's key.
     pub key: ObjectId,
     /// Facts and entries.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// Whether it was imported before.
     pub known: bool,
 }
@@ -143,17 +144,15 @@ pub fn import_packages(
         }
     }
     let stored = store::store(txn, &missing, options, monitor)?;
-    let imported = known.iter().map(|(named, record)| {
+    let stored: Vec<_> = stored.into_iter().map(Arc::new).collect();
+    let imported = known.into_iter().map(|(named, record)| {
         let fresh = slots.get(&named.key).and_then(|at| stored.get(*at));
-        let record = record
-            .as_ref()
-            .or(fresh)
-            .expect("because what was missing is stored now");
+        let record = record.map(Arc::new).or_else(|| fresh.cloned());
         ImportedPackage {
-            path: named.path.clone(),
+            path: named.path,
             digest: named.digest,
             key: named.key,
-            record: record.clone(),
+            record: record.expect("because what was missing is stored now"),
             known: fresh.is_none(),
         }
     });
