@@ -1,1 +1,37 @@
+//! Commits as read-only directories, through FUSE.
 //!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::path::Path;
+//! use std::sync::Arc;
+//! use grove_fusefs::{MountOptions, What, mount};
+//!
+//! let repository = Arc::new(grove_engine::Repository::open(Path::new("repo"))?);
+//! let commit = repository.resolve_rev("os/june")?;
+//! let options = MountOptions::default();
+//! let mounted = mount(repository, What::Commit(commit), Path::new("/mnt"), &options)?;
+//! mounted.wait()?; // until someone unmounts
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```text
+//! mount (mount(2), fusermount3)  ->  adapter (fuser)  ->  view (inodes, listings, reads)  ->  Source
+//! ```
+//!
+//! Mounting reads the commit and its root directory, whatever the size of the rest.
+
+mod adapter;
+mod cache;
+mod inode;
+mod mount;
+mod stats;
+pub mod view;
+
+pub use adapter::ErrorSink;
+pub use mount::{
+    MountError, MountOptions, Mounted, Result, Umount, Unmounter, clear_stale, is_stale, mount,
+    umount,
+};
+pub use stats::Stats;
+pub use view::What;

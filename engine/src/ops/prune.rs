@@ -12,10 +12,10 @@ use crate::monitor::{Monitor, Phase};
 use crate::pack::reader::PackReader;
 use crate::pack::writer::{BlockBuilder, IndexRow};
 use crate::pack::{EntryKind, Key};
-use crate::repo::Repository;
 use crate::repo::transaction::{PackSeries, publish_packs};
+use crate::repo::{Repository, doomed};
 
-/// A pack is rewritten when at least this share (1/5) of it is dead.
+/// A pack of payloads is rewritten when at least this share (1/5) of it is dead.
 const REWRITE_SHARE: u64 = 5;
 
 /// What to keep; the options are OSTree's.
@@ -195,10 +195,13 @@ fn judge(repo: &Repository, live: &HashSet<Key>, report: &mut PruneReport) -> Re
                 u64::from(block[0].block_len) * dead / block.len() as u64
             })
             .sum();
+        // Records and metadata of deleted commits must not be found any more, as what they refer to
+        // is gone; payloads may linger.
+        let dead_records = dead_rows.iter().any(|key| key.kind != EntryKind::Payload);
         let dead_share = match (needed.len(), rows.len() - needed.len()) {
             (_, 0) => Dead::Nothing,
             (0, _) => Dead::All,
-            _ if dead_bytes * REWRITE_SHARE >= pack.size() => Dead::Much,
+            _ if dead_records || dead_bytes * REWRITE_SHARE >= pack.size() => Dead::Much,
             _ => Dead::Little,
         };
         packs.push(Judged {
@@ -241,21 +244,23 @@ fn sweep(
     let new = series.finish()?;
     // From here on both old and new copies exist, until the old ones are gone.
     publish_packs(repo, &new)?;
-    let paths = repo.store().paths();
-    for pack in &doomed {
-        let path = paths.pack(&pack.id);
-        repo.storage().remove_file(&path).at(&path)?;
+    // After an interrupted prune a pack may be made again under the name of one that is to go.
+    let made: HashSet<PackId> = new.iter().map(|pack| pack.id).collect();
+    let gone: Vec<&&Judged> = doomed
+        .iter()
+        .filter(|pack| !made.contains(&pack.id))
+        .collect();
+    for pack in &gone {
         report.freed_bytes += pack.size;
         report.packs_deleted += u64::from(pack.dead_share == Dead::All);
         report.packs_rewritten += u64::from(pack.dead_share == Dead::Much);
     }
-    repo.storage()
-        .sync_dir(paths.packs_dir())
-        .at(paths.packs_dir())?;
+    doomed::delete_packs(repo.storage(), repo.path(), gone.iter().map(|pack| pack.id))?;
     report.freed_bytes = report
         .freed_bytes
         .saturating_sub(new.iter().map(|p| p.size).sum());
-    repo.store().set_index(Index::rebuild(paths, |_| ())?);
+    repo.store()
+        .set_index(Index::rebuild(repo.store().paths(), |_| ())?);
     monitor.end(Phase::Prune);
     Ok(())
 }

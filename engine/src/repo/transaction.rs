@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use rayon::prelude::*;
 
+use super::doomed;
 use super::ingest::{Content, Hashed, Hasher, NewFile, Small, extents, extents_of_file, group};
 use super::layout::LayoutKey;
 use super::{Repository, encode_import, encode_record, payload_keys};
@@ -73,6 +74,7 @@ impl<'r> Transaction<'r> {
     pub(super) fn begin(repo: &'r Repository, monitor: &'r dyn Monitor) -> Result<Self> {
         repo.check_writable()?;
         let lock = repo.lock_shared()?;
+        doomed::finish(repo.storage(), repo.path())?;
         // Only what is seen under the lock is sure not to be deleted meanwhile.
         repo.store().refresh()?;
         let staging = OwnedDir::create(&repo.path().join("staging"))?;

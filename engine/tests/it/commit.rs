@@ -9,7 +9,9 @@ use grove_engine::ops::source::SourceOptions;
 use grove_engine::{ObjectId, Repository};
 use tempfile::tempdir;
 
-use super::support::{commit_dir, commit_dir_with, have, list_commit, list_dir, make_tree, packs, run};
+use super::support::{
+    commit_dir, commit_dir_with, have, list_commit, list_dir, make_tree, packs, run,
+};
 
 #[test]
 fn a_commit_gives_back_exactly_what_was_committed() {
@@ -19,7 +21,10 @@ fn a_commit_gives_back_exactly_what_was_committed() {
     let repo = Repository::init(&dir.path().join("repo")).unwrap();
     let (id, source, _) = commit_dir(&repo, "os", &tree).unwrap();
     assert_eq!(list_commit(&repo, &id).unwrap(), list_dir(&tree));
-    assert_eq!(source.files as usize + source.dirs as usize, list_dir(&tree).len());
+    assert_eq!(
+        source.files as usize + source.dirs as usize,
+        list_dir(&tree).len()
+    );
     let reopened = Repository::open(repo.path()).unwrap();
     assert_eq!(list_commit(&reopened, &id).unwrap(), list_dir(&tree));
 }
@@ -33,7 +38,10 @@ fn the_checksum_is_the_one_ostree_computes() {
     let tree = dir.path().join("tree");
     make_tree(&tree, 2);
     let xattr = |path: &str, name: &str, value: &str| {
-        let set = Command::new("setfattr").args(["-n", name, "-v", value]).arg(tree.join(path)).output();
+        let set = Command::new("setfattr")
+            .args(["-n", name, "-v", value])
+            .arg(tree.join(path))
+            .output();
         set.is_ok_and(|out| out.status.success())
     };
     for (path, name, value) in [
@@ -41,7 +49,11 @@ fn the_checksum_is_the_one_ostree_computes() {
         ("usr/bin/tool", "user.alpha", "first"),
         ("usr/bin/tool", "user.empty", ""),
         ("usr/bin", "user.on-a-directory", "value"),
-        ("usr/bin/su", "security.capability", "0x0100000200240000000000000000000000000000"),
+        (
+            "usr/bin/su",
+            "security.capability",
+            "0x0100000200240000000000000000000000000000",
+        ),
     ] {
         if !xattr(path, name, value) {
             println!("not covered here: {name}");
@@ -50,23 +62,56 @@ fn the_checksum_is_the_one_ostree_computes() {
     let repo = Repository::init(&dir.path().join("repo")).unwrap();
     for (options, theirs) in [
         (SourceOptions::default(), &[][..]),
-        (SourceOptions { canonical_permissions: true, ..Default::default() }, &["--canonical-permissions"]),
-        (SourceOptions { no_xattrs: true, ..Default::default() }, &["--no-xattrs"]),
         (
-            SourceOptions { owner_uid: Some(7), owner_gid: Some(8), ..Default::default() },
+            SourceOptions {
+                canonical_permissions: true,
+                ..Default::default()
+            },
+            &["--canonical-permissions"],
+        ),
+        (
+            SourceOptions {
+                no_xattrs: true,
+                ..Default::default()
+            },
+            &["--no-xattrs"],
+        ),
+        (
+            SourceOptions {
+                owner_uid: Some(7),
+                owner_gid: Some(8),
+                ..Default::default()
+            },
             &["--owner-uid=7", "--owner-gid=8"],
         ),
     ] {
-        let other = dir.path().join(format!("ostree{}", theirs.len() + theirs.first().map_or(0, |t| t.len())));
-        run(Command::new("ostree").arg("--repo").arg(&other).args(["init", "--mode=archive"]));
+        let other = dir.path().join(format!(
+            "ostree{}",
+            theirs.len() + theirs.first().map_or(0, |t| t.len())
+        ));
+        run(Command::new("ostree")
+            .arg(format!("--repo={}", other.display()))
+            .args(["init", "--mode=archive"]));
         let expected = run(Command::new("ostree")
-            .arg("--repo")
-            .arg(&other)
-            .args(["commit", "-b", "os", "-s", "test", "--orphan", "--no-bindings"])
+            .arg(format!("--repo={}", other.display()))
+            .args([
+                "commit",
+                "-b",
+                "os",
+                "-s",
+                "test",
+                "--orphan",
+                "--no-bindings",
+            ])
             .args(["--timestamp=@1700000000"])
             .args(theirs)
             .arg(&tree));
-        repo.update_refs(&[grove_engine::RefUpdate { name: "os".into(), expected: None, new: None }]).unwrap();
+        repo.update_refs(&[grove_engine::RefUpdate {
+            name: "os".into(),
+            expected: None,
+            new: None,
+        }])
+        .unwrap();
         let (id, _, _) = commit_dir_with(&repo, "os", &tree, &options).unwrap();
         assert_eq!(id.to_string(), expected, "{theirs:?}");
     }
@@ -81,7 +126,10 @@ fn the_same_input_gives_the_same_packs() {
         let repo = Repository::init(&dir.path().join(name)).unwrap();
         commit_dir(&repo, "os", &tree).unwrap();
         let packs = packs(repo.path());
-        packs.iter().map(|p| (p.file_name().unwrap().to_owned(), fs::read(p).unwrap())).collect::<Vec<_>>()
+        packs
+            .iter()
+            .map(|p| (p.file_name().unwrap().to_owned(), fs::read(p).unwrap()))
+            .collect::<Vec<_>>()
     });
     assert_eq!(names[0], names[1]);
 }
@@ -96,9 +144,15 @@ fn a_second_commit_of_the_same_tree_reads_and_writes_nothing() {
     commit_dir(&repo, "os", &tree).unwrap();
     let before = packs(repo.path());
     let (_, source, write) = commit_dir(&repo, "other", &tree).unwrap();
-    let links = list_dir(&tree).values().filter(|v| v.starts_with("120777")).count() as u64;
+    let links = list_dir(&tree)
+        .values()
+        .filter(|v| v.starts_with("120777"))
+        .count() as u64;
     assert_eq!(source.unread_files, source.files - links);
-    assert_eq!((write.new_files, write.new_payload_bytes, write.new_metadata), (0, 0, 0));
+    assert_eq!(
+        (write.new_files, write.new_payload_bytes, write.new_metadata),
+        (0, 0, 0)
+    );
     assert_eq!(packs(repo.path()), before);
 }
 
@@ -113,7 +167,12 @@ fn a_change_that_keeps_size_and_mtime_is_seen() {
     let path = tree.join("usr/same-1");
     let mtime = fs::metadata(&path).unwrap().modified().unwrap();
     fs::write(&path, b"THE SAME BYTES").unwrap();
-    fs::File::options().write(true).open(&path).unwrap().set_modified(mtime).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(mtime)
+        .unwrap();
     let (id, _, _) = commit_dir(&repo, "os", &tree).unwrap();
     assert_eq!(list_commit(&repo, &id).unwrap(), list_dir(&tree));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
@@ -130,7 +189,11 @@ fn several_changes_within_one_second_are_all_seen() {
     for round in 0..20 {
         fs::write(tree.join("f"), format!("round {round:02}")).unwrap();
         let (id, _, _) = commit_dir(&repo, "os", &tree).unwrap();
-        assert_eq!(list_commit(&repo, &id).unwrap(), list_dir(&tree), "round {round}");
+        assert_eq!(
+            list_commit(&repo, &id).unwrap(),
+            list_dir(&tree),
+            "round {round}"
+        );
     }
 }
 
@@ -142,7 +205,10 @@ fn equal_payloads_under_other_metadata_are_stored_once() {
     fs::write(tree.join("a"), super::support::noise(1, 500_000)).unwrap();
     let repo = Repository::init(&dir.path().join("repo")).unwrap();
     commit_dir(&repo, "os", &tree).unwrap();
-    let options = SourceOptions { owner_uid: Some(99), ..Default::default() };
+    let options = SourceOptions {
+        owner_uid: Some(99),
+        ..Default::default()
+    };
     let (_, _, write) = commit_dir_with(&repo, "os", &tree, &options).unwrap();
     assert_eq!((write.new_files, write.new_payload_bytes), (1, 0));
 }
@@ -160,8 +226,17 @@ fn revs_resolve_as_in_ostree() {
     assert_eq!(resolve("os/x"), Some(second));
     assert_eq!(resolve("os/x^"), Some(first));
     assert_eq!(resolve(&second.to_string()[..9]), Some(second));
-    assert_eq!(resolve(&format!("{}^", &second.to_string()[..9])), Some(first));
-    for unknown in ["", "os", "os/x^^", "nothing", &ObjectId::of(b"?").to_string()] {
+    assert_eq!(
+        resolve(&format!("{}^", &second.to_string()[..9])),
+        Some(first)
+    );
+    for unknown in [
+        "",
+        "os",
+        "os/x^^",
+        "nothing",
+        &ObjectId::of(b"?").to_string(),
+    ] {
         assert_eq!(resolve(unknown), None, "{unknown}");
     }
 }

@@ -51,12 +51,25 @@ fn an_open_repository_sees_what_others_commit_and_prune() {
     let (first, _, _) = commit_dir(&writer, "os", &tree).unwrap();
     assert_eq!(list_commit(&reader, &first).unwrap(), list_dir(&tree));
     fs::remove_dir_all(tree.join("usr/sizes")).unwrap();
-    writer.update_refs(&[RefUpdate { name: "os".into(), expected: None, new: None }]).unwrap();
+    writer
+        .update_refs(&[RefUpdate {
+            name: "os".into(),
+            expected: None,
+            new: None,
+        }])
+        .unwrap();
     let (second, _, _) = commit_dir(&writer, "os", &tree).unwrap();
-    let options = PruneOptions { refs_only: true, depth: Some(0), ..Default::default() };
+    let options = PruneOptions {
+        refs_only: true,
+        depth: Some(0),
+        ..Default::default()
+    };
     prune(&writer, &options, &Silent).unwrap();
     assert_eq!(list_commit(&reader, &second).unwrap(), list_dir(&tree));
-    assert!(matches!(reader.resolve_rev(&first.to_string()), Err(Error::RevNotFound { .. })));
+    assert!(matches!(
+        reader.resolve_rev(&first.to_string()),
+        Err(Error::RevNotFound { .. })
+    ));
 }
 
 #[test]
@@ -81,14 +94,28 @@ fn a_ref_that_changed_meanwhile_is_not_overwritten() {
     let repo = Repository::init(&dir.path().join("repo")).unwrap();
     let (first, _, _) = commit_dir(&repo, "a", &tree).unwrap();
     let swap = |expected| {
-        let other = RefUpdate { name: "b".into(), expected: None, new: Some(first) };
-        let guarded = RefUpdate { name: "a".into(), expected: Some(expected), new: None };
+        let other = RefUpdate {
+            name: "b".into(),
+            expected: None,
+            new: Some(first),
+        };
+        let guarded = RefUpdate {
+            name: "a".into(),
+            expected: Some(expected),
+            new: None,
+        };
         repo.update_refs(&[other, guarded])
     };
     assert!(matches!(swap(None), Err(Error::RefChanged { .. })));
-    assert!(!repo.refs().unwrap().map.contains_key("b"), "all refs change or none");
+    assert!(
+        !repo.refs().unwrap().map.contains_key("b"),
+        "all refs change or none"
+    );
     swap(Some(first)).unwrap();
-    assert_eq!(repo.refs().unwrap().map.into_keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(
+        repo.refs().unwrap().map.into_keys().collect::<Vec<_>>(),
+        ["b"]
+    );
 }
 
 #[test]
@@ -99,7 +126,13 @@ fn refs_cannot_be_files_and_directories_at_once() {
     let repo = Repository::init(&dir.path().join("repo")).unwrap();
     commit_dir(&repo, "a/b", &tree).unwrap();
     for clash in ["a", "a/b/c"] {
-        assert!(matches!(commit_dir(&repo, clash, &tree), Err(Error::RefConflict { .. })), "{clash}");
+        assert!(
+            matches!(
+                commit_dir(&repo, clash, &tree),
+                Err(Error::RefConflict { .. })
+            ),
+            "{clash}"
+        );
     }
     commit_dir(&repo, "a/bc", &tree).unwrap();
 }

@@ -5,6 +5,7 @@ mod commit;
 mod concurrent;
 mod crash;
 mod damage;
+mod faulty;
 mod fuzz_smoke;
 mod objects;
 mod prune;

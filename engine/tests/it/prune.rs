@@ -28,8 +28,20 @@ fn depth_and_refs_decide_what_is_kept() {
     let before = repo.stored().unwrap().0;
     let kept = PruneOptions::default();
     assert_eq!(prune(&repo, &kept, &Silent).unwrap().commits_deleted, 0);
-    let options = PruneOptions { refs_only: true, depth: Some(1), ..Default::default() };
-    let planned = prune(&repo, &PruneOptions { dry_run: true, ..options.clone() }, &Silent).unwrap();
+    let options = PruneOptions {
+        refs_only: true,
+        depth: Some(1),
+        ..Default::default()
+    };
+    let planned = prune(
+        &repo,
+        &PruneOptions {
+            dry_run: true,
+            ..options.clone()
+        },
+        &Silent,
+    )
+    .unwrap();
     assert_eq!(repo.commits().unwrap().len(), 4);
     let done = prune(&repo, &options, &Silent).unwrap();
     assert_eq!((planned.commits_deleted, done.commits_deleted), (2, 2));
@@ -43,7 +55,10 @@ fn depth_and_refs_decide_what_is_kept() {
     for id in left {
         list_commit(&repo, &id).unwrap();
     }
-    assert_eq!(fsck(&repo, Level::Deep, &Silent).unwrap().problems, Vec::<String>::new());
+    assert_eq!(
+        fsck(&repo, Level::Deep, &Silent).unwrap().problems,
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -66,13 +81,20 @@ fn a_damaged_tree_stops_the_prune_before_anything_is_deleted() {
     let (repo, _) = history(dir.path());
     let packs = super::support::packs(repo.path());
     // The smallest pack holds metadata only.
-    let meta = packs.iter().min_by_key(|p| fs::metadata(p).unwrap().len()).unwrap();
+    let meta = packs
+        .iter()
+        .min_by_key(|p| fs::metadata(p).unwrap().len())
+        .unwrap();
     let mut bytes = fs::read(meta).unwrap();
     let middle = bytes.len() / 3;
     bytes[middle] ^= 0xff;
     fs::write(meta, bytes).unwrap();
     let repo = Repository::open(repo.path()).unwrap();
-    let options = PruneOptions { refs_only: true, depth: Some(0), ..Default::default() };
+    let options = PruneOptions {
+        refs_only: true,
+        depth: Some(0),
+        ..Default::default()
+    };
     if prune(&repo, &options, &Silent).is_err() {
         assert_eq!(super::support::packs(repo.path()), packs);
     }

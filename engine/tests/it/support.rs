@@ -15,7 +15,9 @@ use grove_engine::{ObjectId, RefUpdate, Repository, Result, Silent, WriteReport}
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (state >> 56) as u8
     };
     (0..len).map(|_| next()).collect()
@@ -33,9 +35,19 @@ pub fn make_tree(root: &Path, seed: u64) {
     write("usr/bin/tool", &noise(seed, 50_000), 0o755);
     write("usr/bin/su", b"set-user-id", 0o4755);
     write("usr/empty", b"", 0o644);
-    for size in [1, 4095, 4096, 131_071, 131_072, 131_073, 262_144, 262_145, 1_048_579] {
-        write(&format!("usr/sizes/{size}"), &noise(seed ^ size as u64, size), 0o600);
-        write(&format!("usr/text/{size}.txt"), &b"all work and no play ".repeat(size / 21 + 1)[..size], 0o644);
+    for size in [
+        1, 4095, 4096, 131_071, 131_072, 131_073, 262_144, 262_145, 1_048_579,
+    ] {
+        write(
+            &format!("usr/sizes/{size}"),
+            &noise(seed ^ size as u64, size),
+            0o600,
+        );
+        write(
+            &format!("usr/text/{size}.txt"),
+            &b"all work and no play ".repeat(size / 21 + 1)[..size],
+            0o644,
+        );
     }
     write("usr/same-1", b"the same bytes", 0o644);
     write("usr/same-2", b"the same bytes", 0o444);
@@ -49,7 +61,11 @@ pub fn make_tree(root: &Path, seed: u64) {
 }
 
 /// Commits a directory to a ref.
-pub fn commit_dir(repo: &Repository, name: &str, dir: &Path) -> Result<(ObjectId, SourceReport, WriteReport)> {
+pub fn commit_dir(
+    repo: &Repository,
+    name: &str,
+    dir: &Path,
+) -> Result<(ObjectId, SourceReport, WriteReport)> {
     commit_dir_with(repo, name, dir, &SourceOptions::default())
 }
 
@@ -75,7 +91,11 @@ pub fn commit_dir_with(
         meta,
     };
     let id = txn.put_commit(&commit)?;
-    let update = RefUpdate { name: name.to_owned(), expected: Some(parent), new: Some(id) };
+    let update = RefUpdate {
+        name: name.to_owned(),
+        expected: Some(parent),
+        new: Some(id),
+    };
     Ok((id, source, txn.publish(&[update])?))
 }
 
@@ -89,7 +109,10 @@ pub fn list_commit(repo: &Repository, commit: &ObjectId) -> Result<Listing> {
     let mut queue = vec![(String::new(), commit.tree, commit.meta)];
     while let Some((path, tree, meta)) = queue.pop() {
         let meta = repo.dirmeta(&meta)?;
-        listing.insert(format!("{path}/"), format!("{:o} {}:{}", meta.mode, meta.uid, meta.gid));
+        listing.insert(
+            format!("{path}/"),
+            format!("{:o} {}:{}", meta.mode, meta.uid, meta.gid),
+        );
         let tree = repo.dirtree(&tree)?;
         for (name, id) in &tree.files {
             let file = repo.file(id)?;
@@ -101,7 +124,11 @@ pub fn list_commit(repo: &Repository, commit: &ObjectId) -> Result<Listing> {
                 format!("{path}/{name}"),
                 format!(
                     "{:o} {}:{} {} {target} {}",
-                    header.mode, header.uid, header.gid, file.size, ObjectId::of(&bytes)
+                    header.mode,
+                    header.uid,
+                    header.gid,
+                    file.size,
+                    ObjectId::of(&bytes)
                 ),
             );
         }
@@ -128,7 +155,11 @@ pub fn list_dir(root: &Path) -> Listing {
             }
         } else {
             let (size, target, bytes) = if meta.is_symlink() {
-                (0, fs::read_link(&full).unwrap().display().to_string(), Vec::new())
+                (
+                    0,
+                    fs::read_link(&full).unwrap().display().to_string(),
+                    Vec::new(),
+                )
             } else {
                 (meta.size(), String::new(), fs::read(&full).unwrap())
             };
@@ -141,7 +172,10 @@ pub fn list_dir(root: &Path) -> Listing {
 
 /// Whether a program is installed; says that a test skips when it is not.
 pub fn have(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success());
+    let found = Command::new(program)
+        .arg("--version")
+        .output()
+        .is_ok_and(|out| out.status.success());
     if !found {
         println!("skipped: {program} is not installed");
     }
@@ -151,14 +185,20 @@ pub fn have(program: &str) -> bool {
 /// Runs a program that must succeed; gives its standard output, trimmed.
 pub fn run(command: &mut Command) -> String {
     let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
 /// The pack files of a repository, sorted.
 pub fn packs(repo: &Path) -> Vec<std::path::PathBuf> {
-    let mut packs: Vec<_> =
-        fs::read_dir(repo.join("packs")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut packs: Vec<_> = fs::read_dir(repo.join("packs"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     packs.sort();
     packs
 }

@@ -1,0 +1,458 @@
+//! The FUSE protocol on top of a [`View`]: the only module that names `fuser`.
+//!
+//! The mode is "nothing is opened, everything is cached": OPEN, OPENDIR and FLUSH are answered
+//! ENOSYS, after which the kernel never sends them again and keeps pages and listings; names,
+//! attributes, missing names and link targets hold for ever. What was touched once costs no
+//! request any more. With no OPEN there is nowhere to check permissions but in the kernel.
+//!
+//! A panic of a handler is caught, reported, and answered EIO; the thread goes on.
+
+mod convert;
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BackgroundSession, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileHandle,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session,
+    SessionACL, TimeOrNow, WriteFlags,
+};
+
+use convert::{absent, errno, file_attr, file_type, reply_xattr, ttl};
+
+use crate::stats::{Counters, Stats};
+use crate::view::{BLOCK_SIZE, Entry, Item, Lifetime, Lookup, NAME_MAX, Source, View, ViewError};
+
+/// Receives what should be told to someone: damage found while serving, as one line of text.
+/// Called from the threads that serve; must not touch the mount.
+pub type ErrorSink = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Requests the kernel may have under way ahead of need (read-ahead).
+const MAX_BACKGROUND: u16 = 64;
+
+/// Largest READ that is served at once; a larger one would be cut (the kernel sends 1 MiB).
+const MAX_READ: usize = 4 << 20;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Serves a view over an open and mounted `/dev/fuse`, on threads of its own.
+pub(crate) fn serve<S: Source>(
+    view: View<S>,
+    device: OwnedFd,
+    threads: usize,
+    on_error: ErrorSink,
+) -> io::Result<Running> {
+    let counters = Arc::new(Counters::default());
+    let ended = Ended::default();
+    let adapter = Adapter {
+        view,
+        counters: Arc::clone(&counters),
+        ended: ended.clone(),
+        on_error,
+        no_open: false,
+        no_opendir: false,
+    };
+    let mut config = Config::default();
+    config.n_threads = Some(threads);
+    // Who may come in is decided by the kernel (`allow_other`), so no second check here.
+    config.acl = SessionACL::All;
+    let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
+    Ok(Running {
+        session: session.spawn()?,
+        counters,
+        ended,
+    })
+}
+
+/// Whether a session is over: nothing of it is mounted then.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ended(Arc<AtomicBool>);
+
+impl Ended {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A session that is being served.
+#[derive(Debug)]
+pub(crate) struct Running {
+    session: BackgroundSession,
+    counters: Arc<Counters>,
+    ended: Ended,
+}
+
+impl Running {
+    /// Requests served so far.
+    pub(crate) fn stats(&self) -> Stats {
+        self.counters.snapshot()
+    }
+
+    /// Tells the end of the session.
+    pub(crate) fn ended(&self) -> Ended {
+        self.ended.clone()
+    }
+
+    /// Waits until the file system is unmounted.
+    pub(crate) fn join(self) -> io::Result<()> {
+        const ECONNABORTED: i32 = 103;
+        match self.session.join() {
+            // The end of a connection by `umount --force`.
+            Err(error) if error.raw_os_error() == Some(ECONNABORTED) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+struct Adapter<S> {
+    view: View<S>,
+    counters: Arc<Counters>,
+    ended: Ended,
+    on_error: ErrorSink,
+    /// The kernel takes ENOSYS for OPEN as "never ask again".
+    no_open: bool,
+    /// The same of OPENDIR.
+    no_opendir: bool,
+}
+
+impl<S: Source> Adapter<S> {
+    /// Runs a handler: damage and panics are reported, everything that fails has an errno.
+    fn run<T>(
+        &self,
+        doing: &str,
+        number: INodeNo,
+        handler: impl FnOnce() -> Result<T, ViewError>,
+    ) -> Result<T, Errno> {
+        let error = match catch_unwind(AssertUnwindSafe(handler)) {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => {
+                if error.is_damage() {
+                    self.report(&error);
+                }
+                return Err(errno(&error));
+            }
+            Err(panic) => panic,
+        };
+        let what = error
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| error.downcast_ref::<&str>().copied())
+            .unwrap_or("unknown reason");
+        self.tell(&format!(
+            "internal error: {doing} of inode {number}: {what}"
+        ));
+        Err(Errno::EIO)
+    }
+
+    fn report(&self, error: &ViewError) {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        self.tell(&text);
+    }
+
+    fn tell(&self, text: &str) {
+        // The sink is someone else's code; a panic in it must not end the thread either.
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_error)(text)));
+    }
+
+    /// Lists a directory into a reply.
+    fn list(
+        &self,
+        number: INodeNo,
+        offset: u64,
+        add: &mut dyn FnMut(&Item<'_>) -> bool,
+    ) -> Result<(), Errno> {
+        self.run("listing", number, || {
+            self.view.readdir(number.0, offset, &mut |item| {
+                if let Some(damage) = &item.damage {
+                    self.report(damage);
+                }
+                add(item)
+            })
+        })
+    }
+}
+
+impl<S> fmt::Debug for Adapter<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Adapter")
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Methods that always answer with the same error: the trait's own would log each call.
+macro_rules! refuse {
+    ($counter:ident, $errno:ident: $($name:ident($($arg:ty),*) $reply:ty;)*) => { $(
+        fn $name(&self, _: &Request, $(_: $arg,)* reply: $reply) {
+            self.counters.$counter.bump();
+            reply.error(Errno::$errno);
+        }
+    )* };
+}
+
+impl<S: Source> Filesystem for Adapter<S> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let mut ask = |flag| config.add_capabilities(flag).is_ok();
+        self.no_open = ask(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        self.no_opendir = ask(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        for flag in [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+        ] {
+            // An old kernel without it is slower, not wrong.
+            ask(flag);
+        }
+        config
+            .set_max_background(MAX_BACKGROUND)
+            .map(drop)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    }
+
+    fn destroy(&mut self) {
+        self.ended.0.store(true, Ordering::Release);
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.counters.lookup.bump();
+        let found = self.run("lookup", parent, || {
+            self.view.lookup(parent.0, name.as_bytes())
+        });
+        match found {
+            Ok(Lookup::Found(Entry { attr, lifetime })) => {
+                reply.entry(&ttl(lifetime), &file_attr(&attr), Generation(0));
+            }
+            Ok(Lookup::Absent(Lifetime::None)) => reply.error(Errno::ENOENT),
+            Ok(Lookup::Absent(lifetime)) => {
+                reply.entry(&ttl(lifetime), &absent(), Generation(0));
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
+
+    fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.counters.getattr.bump();
+        match self.run("attributes", number, || self.view.getattr(number.0)) {
+            Ok(entry) => reply.attr(&ttl(entry.lifetime), &file_attr(&entry.attr)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
+        self.counters.readlink.bump();
+        match self.run("link target", number, || self.view.readlink(number.0)) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.counters.open.bump();
+        match self.no_open {
+            true => reply.error(Errno::ENOSYS),
+            false => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.counters.read.bump();
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = (size as usize).min(MAX_READ);
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let (into, _) = buffer.split_at_mut(size);
+            match self.run("reading", number, || self.view.read(number.0, offset, into)) {
+                Ok(len) => reply.data(into.get(..len).unwrap_or_default()),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.counters.flush.bump();
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.counters.other.bump();
+        reply.ok();
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.counters.opendir.bump();
+        let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        match self.no_opendir {
+            true => reply.error(Errno::ENOSYS),
+            false => reply.opened(FileHandle(0), keep),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        self.counters.readdir.bump();
+        let listed = self.list(number, offset, &mut |item| {
+            let attr = &item.entry.attr;
+            reply.add(
+                INodeNo(attr.number),
+                item.next,
+                file_type(attr.mode),
+                item.name,
+            )
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.counters.readdirplus.bump();
+        let listed = self.list(number, offset, &mut |item| {
+            let attr = file_attr(&item.entry.attr);
+            let ttl = ttl(item.entry.lifetime);
+            reply.add(attr.ino, item.next, item.name, &ttl, &attr, Generation(0))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.counters.other.bump();
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, number: INodeNo, reply: ReplyStatfs) {
+        self.counters.statfs.bump();
+        match self.run("figures", number, || self.view.usage()) {
+            Ok(usage) => {
+                let name_max = NAME_MAX as u32;
+                reply.statfs(
+                    usage.blocks,
+                    0,
+                    0,
+                    usage.files,
+                    0,
+                    BLOCK_SIZE,
+                    name_max,
+                    BLOCK_SIZE,
+                );
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.counters.getxattr.bump();
+        let value = self.run("attribute", number, || {
+            self.view.xattr(number.0, name.as_bytes())
+        });
+        reply_xattr(size, value, reply);
+    }
+
+    fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        self.counters.listxattr.bump();
+        let names = self.run("attribute names", number, || {
+            self.view.xattr_names(number.0)
+        });
+        reply_xattr(size, names, reply);
+    }
+
+    refuse! { other, ENOSYS:
+        access(INodeNo, AccessFlags) ReplyEmpty;
+        fsync(INodeNo, FileHandle, bool) ReplyEmpty;
+        fsyncdir(INodeNo, FileHandle, bool) ReplyEmpty;
+        lseek(INodeNo, FileHandle, i64, i32) ReplyLseek;
+        poll(INodeNo, FileHandle, PollNotifier, PollEvents, PollFlags) ReplyPoll;
+        bmap(INodeNo, u32, u64) ReplyBmap;
+        getlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32) ReplyLock;
+        setlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32, bool) ReplyEmpty;
+    }
+
+    refuse! { other, ENOTTY:
+        ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) ReplyIoctl;
+    }
+
+    // The kernel refuses most of these itself, as the mount is read-only.
+    refuse! { write, EROFS:
+        setattr(
+            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>,
+            Option<TimeOrNow>, Option<SystemTime>, Option<FileHandle>, Option<SystemTime>,
+            Option<SystemTime>, Option<SystemTime>, Option<BsdFileFlags>
+        ) ReplyAttr;
+        mknod(INodeNo, &OsStr, u32, u32, u32) ReplyEntry;
+        mkdir(INodeNo, &OsStr, u32, u32) ReplyEntry;
+        unlink(INodeNo, &OsStr) ReplyEmpty;
+        rmdir(INodeNo, &OsStr) ReplyEmpty;
+        symlink(INodeNo, &OsStr, &Path) ReplyEntry;
+        rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) ReplyEmpty;
+        link(INodeNo, INodeNo, &OsStr) ReplyEntry;
+        write(
+            INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>
+        ) ReplyWrite;
+        create(INodeNo, &OsStr, u32, u32, i32) ReplyCreate;
+        setxattr(INodeNo, &OsStr, &[u8], i32, u32) ReplyEmpty;
+        removexattr(INodeNo, &OsStr) ReplyEmpty;
+        fallocate(INodeNo, FileHandle, u64, u64, i32) ReplyEmpty;
+        copy_file_range(
+            INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
+        ) ReplyWrite;
+    }
+}

@@ -1,0 +1,127 @@
+//! The kernel's table of mounts, `/proc/self/mountinfo` (proc(5)).
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::error::{MountError, Result};
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Device number of the file system, major and minor.
+    pub(crate) device: (u32, u32),
+    /// Where it is mounted.
+    pub(crate) point: PathBuf,
+    /// Type of file system.
+    pub(crate) kind: String,
+}
+
+/// All mounts, in the order in which they were made.
+pub(crate) fn read() -> Result<Vec<Row>> {
+    let text = fs::read(MOUNTINFO).map_err(MountError::io("read", MOUNTINFO))?;
+    Ok(text
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse)
+        .collect())
+}
+
+/// The mount that a path leads to: of several on the same point, the last hides the others.
+pub(crate) fn at(point: &Path) -> Result<Option<Row>> {
+    Ok(read()?.into_iter().rfind(|row| row.point == point))
+}
+
+/// Parses `36 35 98:0 /root /point options [optional fields] - type source options`.
+fn parse(line: &[u8]) -> Option<Row> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let point = unescape(fields.nth(1)?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some(Row {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        point: OsString::from_vec(point).into(),
+        kind: String::from_utf8(unescape(kind)).ok()?,
+    })
+}
+
+/// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        match octal(rest) {
+            Some((byte, tail)) => {
+                out.push(byte);
+                rest = tail;
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+fn octal(text: &[u8]) -> Option<(u8, &[u8])> {
+    let (digits, tail) = text.strip_prefix(b"\\")?.split_at_checked(3)?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    u8::from_str_radix(digits, 8).ok().map(|byte| (byte, tail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_are_parsed() {
+        let row = |device, point: &str, kind: &str| {
+            Some(Row {
+                device,
+                point: point.into(),
+                kind: kind.to_owned(),
+            })
+        };
+        let table = [
+            (
+                "36 35 98:0 /m /mnt rw,noatime master:1 - ext3 /dev/root rw",
+                row((98, 0), "/mnt", "ext3"),
+            ),
+            (
+                "40 35 0:44 / /a\\040b\\134c ro - fuse.grove x ro",
+                row((0, 44), "/a b\\c", "fuse.grove"),
+            ),
+            (
+                "40 35 0:44 / /m ro shared:1 master:2 - fuse.grove - ro",
+                row((0, 44), "/m", "fuse.grove"),
+            ),
+            ("40 35 0 / /m ro - ext4 x ro", None),
+            ("40 35 0:1 / /m ro", None),
+            ("", None),
+        ];
+        for (line, expected) in table {
+            assert_eq!(parse(line.as_bytes()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn backslashes_that_are_no_escapes_stay() {
+        for (text, plain) in [
+            ("\\", "\\"),
+            ("\\9", "\\9"),
+            ("\\777x", "\\777x"),
+            ("a\\011", "a\t"),
+        ] {
+            assert_eq!(unescape(text.as_bytes()), plain.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_root_is_mounted() {
+        assert!(at(Path::new("/")).unwrap().is_some());
+    }
+}

@@ -1,0 +1,53 @@
+//! Where a view takes its data from.
+
+use std::sync::Arc;
+
+use grove_engine::object::{Commit, DirMeta, Dirtree, FileObject};
+use grove_engine::{ObjectId, Refs, Repository, Result};
+
+/// What a view needs of a repository. Called from many threads at once.
+pub trait Source: Send + Sync + 'static {
+    /// Loads a commit.
+    fn commit(&self, id: &ObjectId) -> Result<Commit>;
+    /// Loads a directory's listing.
+    fn dirtree(&self, id: &ObjectId) -> Result<Arc<Dirtree>>;
+    /// Loads a directory's metadata.
+    fn dirmeta(&self, id: &ObjectId) -> Result<Arc<DirMeta>>;
+    /// Loads a file's header, size and payload name.
+    fn file(&self, id: &ObjectId) -> Result<FileObject>;
+    /// Reads a payload like `pread`; short only at the end of the file.
+    fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<usize>;
+    /// All refs as they are now.
+    fn refs(&self) -> Result<Refs>;
+    /// All commits as they are now.
+    fn commits(&self) -> Result<Vec<ObjectId>>;
+    /// Bytes stored and number of objects.
+    fn stored(&self) -> Result<(u64, u64)>;
+}
+
+impl Source for Repository {
+    fn commit(&self, id: &ObjectId) -> Result<Commit> {
+        Self::commit(self, id)
+    }
+    fn dirtree(&self, id: &ObjectId) -> Result<Arc<Dirtree>> {
+        Self::dirtree(self, id)
+    }
+    fn dirmeta(&self, id: &ObjectId) -> Result<Arc<DirMeta>> {
+        Self::dirmeta(self, id)
+    }
+    fn file(&self, id: &ObjectId) -> Result<FileObject> {
+        Self::file(self, id)
+    }
+    fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        Self::read_at(self, file, offset, buf)
+    }
+    fn refs(&self) -> Result<Refs> {
+        Self::refs(self)
+    }
+    fn commits(&self) -> Result<Vec<ObjectId>> {
+        Self::commits(self)
+    }
+    fn stored(&self) -> Result<(u64, u64)> {
+        Self::stored(self)
+    }
+}
