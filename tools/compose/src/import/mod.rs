@@ -43,7 +43,8 @@ pub struct ImportOptions {
     pub owner_gid: Option<u32>,
     /// Owner and group 0, modes masked with 0755, no capabilities.
     pub canonical_permissions: bool,
-    /// Leave out devices, FIFOs and sockets, with a count, instead of failing.
+    /// Leave out what a commit cannot hold (devices, FIFOs, sockets, names that are not UTF-8),
+    /// with a count, instead of failing.
     pub skip_special: bool,
 }
 

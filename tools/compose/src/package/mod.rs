@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use rpm::{IndexSignatureTag, IndexTag, PackageMetadata};
 
-pub use entries::{Entry, EntryKind, FileList};
+pub use entries::{Entry, EntryKind, FileList, Names};
 pub use payload::Compression;
 pub use read::{ReadOptions, Visitor};
 
@@ -208,9 +208,14 @@ impl Package {
         &self.metadata
     }
 
-    /// The file list, checked: every path is safe, and none passes through another's symlink.
+    /// The file list, checked: every path is plain, and none passes through another's symlink.
     pub fn files(&self) -> Result<FileList, Error> {
-        FileList::read(&self.metadata, self.head.header(), self.is_source())
+        self.files_named(Names::Utf8Only)
+    }
+
+    /// Like [`Package::files`], and says what to do with names that are not UTF-8.
+    pub fn files_named(&self, names: Names) -> Result<FileList, Error> {
+        FileList::read(&self.metadata, self.head.header(), self.is_source(), names)
             .map_err(|source| self.error(source))
     }
 
