@@ -1,7 +1,7 @@
 //! One RPM file: facts, file list, and a linear reader of its payload.
 //!
 //! Owns everything between the bytes of a package file and its entries. Headers are decoded by the
-//! `rpm` crate after [`structure`] has checked their bounds; the payload is read by our own
+//! `rpm` crate after `structure` has checked their bounds; the payload is read by our own
 //! archive reader, in one pass and with bounded memory, because the crate's is quadratic in the
 //! number of entries. Knows nothing of repositories.
 

@@ -76,7 +76,7 @@ fn odd_packages_are_refused_for_what_is_odd_about_them() {
     ];
     for (build, words) in cases {
         let path = build(dir.path()).unwrap();
-        let error = import(&[path.clone()], &ImportOptions::default()).unwrap_err();
+        let error = import(std::slice::from_ref(&path), &ImportOptions::default()).unwrap_err();
         assert!(error.contains(words), "{error} is not: {words}");
         assert!(
             error.contains(&*path.to_string_lossy()),
