@@ -1,9 +1,14 @@
 //! Operations on repositories, one file each.
 
+pub mod checkout;
+pub mod diff;
 mod fsck;
+pub mod log;
+pub mod ls;
 mod prune;
 mod reach;
 pub mod source;
+pub mod stats;
 
 pub use self::fsck::{FsckReport, Level, fsck};
 pub use self::prune::{PruneOptions, PruneReport, prune};
