@@ -21,7 +21,7 @@ pub struct FileHeader {
     /// Group.
     pub gid: u32,
     /// Full `st_mode`, type bits included. Symbolic links are [`SYMLINK_MODE`](Self::SYMLINK_MODE)
-    /// wherever they come from a file system; `ostree commit --tree=tar` keeps what the archive says.
+    /// if they come from a file system; `ostree commit --tree=tar` keeps what the archive says.
     pub mode: u32,
     /// Target of a symbolic link, empty for regular files.
     pub symlink_target: Vec<u8>,

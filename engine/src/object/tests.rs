@@ -194,14 +194,16 @@ fn wide_listings_use_wider_offsets() {
             dirs: vec![],
         };
         let bytes = tree.to_bytes();
-        // Name with NUL, checksum and the entry's own offset; one offset in the array, one behind it.
+        // Name with NUL, checksum, the entry's own offset and the array's; then the tuple's.
         assert_eq!(bytes.len(), count * (7 + 32 + 1 + width) + width, "{count}");
         assert_eq!(Dirtree::parse(&bytes), Ok(tree));
     }
 }
 
-/// Every golden object with the parser's verdict: the bytes it would write, if it accepts.
-fn golden() -> Vec<(Vec<u8>, fn(&[u8]) -> Option<Vec<u8>>)> {
+/// Reads an object and writes it again, if it is accepted.
+type Rewrite = fn(&[u8]) -> Option<Vec<u8>>;
+
+fn golden() -> Vec<(Vec<u8>, Rewrite)> {
     let xattrs = [("user.a", "one"), ("user.b", "two")];
     let meta = DirMeta {
         uid: 1,
@@ -235,9 +237,10 @@ fn golden() -> Vec<(Vec<u8>, fn(&[u8]) -> Option<Vec<u8>>)> {
 fn damaged_objects_are_refused_or_written_back_alike() {
     for (bytes, parse) in golden() {
         assert_eq!(parse(&bytes).as_ref(), Some(&bytes));
-        let check = |damaged: &[u8]| match parse(damaged) {
-            Some(written) => assert_eq!(written, damaged),
-            None => {}
+        let check = |damaged: &[u8]| {
+            if let Some(written) = parse(damaged) {
+                assert_eq!(written, damaged);
+            }
         };
         (0..bytes.len()).for_each(|len| check(&bytes[..len]));
         for at in 0..bytes.len() {

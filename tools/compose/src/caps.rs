@@ -111,7 +111,7 @@ impl Sets {
             "" => return Err("an operator without capabilities"),
             _ => names
                 .split(',')
-                .try_fold(0, |caps, name| Ok(caps | number(name)?))?,
+                .try_fold(0, |caps, name| number(name).map(|cap| caps | cap))?,
         };
         while let Some(op) = rest.chars().next() {
             rest = rest.get(1..).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::merge::Conflict;
 use crate::package::PackageError;
 
 /// Why composing failed.
@@ -17,6 +18,14 @@ pub enum Error {
         #[source]
         source: PackageError,
     },
+    /// Packages that cannot be in one tree.
+    #[error("packages conflict at {count} paths:{}", listed(conflicts, *count))]
+    Conflicts {
+        /// The conflicts by path; not all of them when there are very many.
+        conflicts: Vec<Conflict>,
+        /// How many there are.
+        count: usize,
+    },
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] grove_engine::Error),
@@ -29,4 +38,15 @@ impl Error {
             source,
         }
     }
+}
+
+fn listed(conflicts: &[Conflict], count: usize) -> String {
+    let mut text: String = conflicts
+        .iter()
+        .map(|conflict| format!("\n  {conflict}"))
+        .collect();
+    if count > conflicts.len() {
+        text.push_str(&format!("\n  and {} more", count - conflicts.len()));
+    }
+    text
 }

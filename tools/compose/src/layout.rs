@@ -206,6 +206,7 @@ mod tests {
             flags: FileFlags::empty(),
             digest: None,
             inode: None,
+            position: 0,
         }
     }
 

@@ -198,7 +198,10 @@ fn is_printable(c: char) -> bool {
     // The standard library has no general categories but shows what it takes for printable. That
     // leaves out private use characters and separators; the letter before keeps it from escaping
     // combining characters.
-    let private = matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{ffffd}' | '\u{100000}'..='\u{10fffd}');
+    let private = matches!(
+        c,
+        '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{ffffd}' | '\u{100000}'..='\u{10fffd}'
+    );
     let shown = || {
         let mut text = String::from("a");
         text.push(c);

@@ -55,9 +55,15 @@ pub struct Entry {
     pub digest: Option<String>,
     /// Device and inode that the header gives: the same for all names of one file.
     pub(crate) inode: Option<(u32, u32)>,
+    pub(crate) position: usize,
 }
 
 impl Entry {
+    /// Its place in the header's list.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
     /// Whether the entry is only announced: the payload does not hold it.
     pub fn is_ghost(&self) -> bool {
         self.flags.contains(FileFlags::GHOST)
@@ -296,6 +302,7 @@ impl<'a> Columns<'a> {
                 .get(at)
                 .copied()
                 .zip(self.inodes.get(at).copied()),
+            position: at,
         })
     }
 }

@@ -5,6 +5,7 @@
 //! archive reader, in one pass and with bounded memory, because the crate's is quadratic in the
 //! number of entries. Knows nothing of repositories.
 
+mod content;
 mod cpio;
 mod digest;
 mod entries;
@@ -183,6 +184,13 @@ impl Package {
     /// The file it was opened from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The status of the open file, as it is now.
+    pub fn status(&self) -> Result<std::fs::Metadata, Error> {
+        self.file
+            .metadata()
+            .map_err(|source| self.error(source.into()))
     }
 
     /// What identifies it.

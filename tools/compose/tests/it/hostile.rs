@@ -243,3 +243,25 @@ fn fourteen_thousand_entries_are_one_visit_each() {
     let keep = attempt(&Forge::new(&items)).unwrap();
     assert_eq!((keep.seen.len(), keep.contents), (14_050, 14_000));
 }
+
+#[test]
+#[ignore = "prints times, which only mean something in a release build"]
+fn times_of_packages_with_many_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    for (count, size) in [(14_515, 0), (17_620, 1_200)] {
+        let content = |n: usize| {
+            (0..size)
+                .map(|at| ((n * 31 + at * at) % 97) as u8 + 32)
+                .collect::<Vec<u8>>()
+        };
+        let path = |n: usize| format!("/usr/share/icons/theme/{}x/name-{n}.svg", n % 40);
+        let items: Vec<_> = (0..count)
+            .map(|n| item(&path(n), FILE, &content(n)))
+            .collect();
+        let file = Forge::new(&items).write(dir.path());
+        let start = std::time::Instant::now();
+        let keep = read(&file).unwrap();
+        println!("{count} files of {size} bytes: {:?}", start.elapsed());
+        assert_eq!(keep.contents, count);
+    }
+}
