@@ -161,7 +161,10 @@ impl Drop for OpenDir<'_> {
 
 impl<'r> Job<'r> {
     fn os_path(&self, path: &str) -> PathBuf {
-        self.destination.join(path.trim_start_matches('/'))
+        match path.trim_start_matches('/') {
+            "" => self.destination.to_owned(),
+            below => self.destination.join(below),
+        }
     }
 
     /// Remembers the first error and lets all tasks stop.

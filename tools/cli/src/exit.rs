@@ -36,6 +36,9 @@ pub enum Error {
         /// What to do about it.
         hint: Option<&'static str>,
     },
+    /// Packages could not be used.
+    #[error(transparent)]
+    Compose(grove_compose::Error),
     /// Mounting or unmounting failed.
     #[error(transparent)]
     Mount(#[from] grove_fusefs::MountError),
@@ -52,6 +55,15 @@ impl Error {
     /// A failure with a text and no hint.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed { message: message.into(), hint: None }
+    }
+}
+
+impl From<grove_compose::Error> for Error {
+    fn from(error: grove_compose::Error) -> Self {
+        match error {
+            grove_compose::Error::Engine(error) => Self::Engine(error),
+            other => Self::Compose(other),
+        }
     }
 }
 
