@@ -171,7 +171,10 @@ impl<'r> Job<'r> {
     fn note(&self, result: Result<()>) {
         if let Err(error) = result {
             self.failed.store(true, Relaxed);
-            self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            self.error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert(error);
         }
     }
 
@@ -188,7 +191,12 @@ impl<'r> Job<'r> {
             _parent: None,
         };
         rayon::scope(|scope| fill(scope, Arc::new(dir), tree));
-        match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self
+            .error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             Some(error) => Err(error),
             None => Ok(keep),
         }
@@ -263,15 +271,18 @@ fn fill<'s, 'j: 's>(scope: &Scope<'s>, dir: Arc<OpenDir<'j>>, tree: ObjectId) {
     }
 }
 
-fn open_child<'j>(
-    parent: Arc<OpenDir<'j>>,
-    name: &str,
-    meta: &ObjectId,
-) -> Result<OpenDir<'j>> {
+fn open_child<'j>(parent: Arc<OpenDir<'j>>, name: &str, meta: &ObjectId) -> Result<OpenDir<'j>> {
     let job = parent.job;
     let path = parent.child_path(name);
     let meta = job.repo.dirmeta(meta)?;
     let (fd, made) = job.make_dir(&parent.fd, name, &path)?;
     let depth = parent.depth + 1;
-    Ok(OpenDir { job, fd, path, depth, meta: made.then_some(meta), _parent: Some(parent) })
+    Ok(OpenDir {
+        job,
+        fd,
+        path,
+        depth,
+        meta: made.then_some(meta),
+        _parent: Some(parent),
+    })
 }

@@ -140,9 +140,15 @@ impl Change {
         let mode = a.mode & 0o7777 != b.mode & 0o7777;
         let xattrs = a.xattrs != b.xattrs;
         let kind = a.kind != b.kind;
-        let content = (a.size, a.payload, &a.symlink_target)
-            != (b.size, b.payload, &b.symlink_target);
-        Some(Aspects { kind, content: content && !kind, mode, owner, xattrs })
+        let content =
+            (a.size, a.payload, &a.symlink_target) != (b.size, b.payload, &b.symlink_target);
+        Some(Aspects {
+            kind,
+            content: content && !kind,
+            mode,
+            owner,
+            xattrs,
+        })
     }
 }
 
@@ -155,7 +161,12 @@ pub fn diff(
     monitor: &dyn Monitor,
 ) -> Result<DiffReport> {
     monitor.begin(Phase::Scan, None);
-    let mut walk = Walk { repo, options, monitor, report: DiffReport::default() };
+    let mut walk = Walk {
+        repo,
+        options,
+        monitor,
+        report: DiffReport::default(),
+    };
     walk.dirs(&Dir::of(a)?, &Dir::of(b)?, &mut String::new(), 0)?;
     monitor.end(Phase::Scan);
     Ok(walk.report)
@@ -192,9 +203,10 @@ impl Dir {
     fn of(side: Side<'_>) -> Result<Self> {
         match side {
             Side::Stored(Node::Dir { tree, meta }) => Ok(Self::Stored { tree, meta }),
-            Side::Stored(Node::File(_)) => {
-                Err(Error::UnsupportedInput { path: "/".into(), reason: "not a directory".into() })
-            }
+            Side::Stored(Node::File(_)) => Err(Error::UnsupportedInput {
+                path: "/".into(),
+                reason: "not a directory".into(),
+            }),
             Side::Local(path) => Ok(Self::Local(path.to_owned())),
         }
     }
@@ -206,13 +218,22 @@ impl Listing {
             let at = list.binary_search_by(|(n, _)| n.as_str().cmp(name)).ok()?;
             list.get(at).map(|(_, item)| item)
         }
-        find(&self.files, name).map(Item::File).or_else(|| find(&self.dirs, name).map(Item::Dir))
+        find(&self.files, name)
+            .map(Item::File)
+            .or_else(|| find(&self.dirs, name).map(Item::Dir))
     }
 
     /// Names in OSTree's order: files, then directories.
     fn items(&self) -> impl Iterator<Item = (&str, Item<'_>)> {
-        let files = self.files.iter().map(|(name, file)| (name.as_str(), Item::File(file)));
-        files.chain(self.dirs.iter().map(|(name, dir)| (name.as_str(), Item::Dir(dir))))
+        let files = self
+            .files
+            .iter()
+            .map(|(name, file)| (name.as_str(), Item::File(file)));
+        files.chain(
+            self.dirs
+                .iter()
+                .map(|(name, dir)| (name.as_str(), Item::Dir(dir))),
+        )
     }
 }
 
@@ -231,11 +252,21 @@ impl Walk<'_> {
                 let listing = self.repo.dirtree(tree)?;
                 let files = listing.files.iter();
                 Ok(Listing {
-                    files: files.map(|(name, id)| (name.clone(), File::Stored(*id))).collect(),
+                    files: files
+                        .map(|(name, id)| (name.clone(), File::Stored(*id)))
+                        .collect(),
                     dirs: listing
                         .dirs
                         .iter()
-                        .map(|d| (d.name.clone(), Dir::Stored { tree: d.tree, meta: d.meta }))
+                        .map(|d| {
+                            (
+                                d.name.clone(),
+                                Dir::Stored {
+                                    tree: d.tree,
+                                    meta: d.meta,
+                                },
+                            )
+                        })
                         .collect(),
                 })
             }
@@ -254,7 +285,8 @@ impl Walk<'_> {
             return Ok(());
         }
         let (in_a, in_b) = (self.list(a)?, self.list(b)?);
-        self.monitor.advance(Phase::Scan, (in_a.files.len() + in_b.files.len()) as u64);
+        self.monitor
+            .advance(Phase::Scan, (in_a.files.len() + in_b.files.len()) as u64);
         let length = path.len();
         for (name, item) in in_a.items() {
             push(path, name);
@@ -308,8 +340,19 @@ impl Walk<'_> {
     ) -> Result<()> {
         let info = self.info_if_wanted(item)?;
         let file_kind = kind_of(item, info.as_ref());
-        let (a, b) = if kind == ChangeKind::Removed { (info, None) } else { (None, info) };
-        let change = Change { kind, path: path.clone(), file_kind, implied, a, b };
+        let (a, b) = if kind == ChangeKind::Removed {
+            (info, None)
+        } else {
+            (None, info)
+        };
+        let change = Change {
+            kind,
+            path: path.clone(),
+            file_kind,
+            implied,
+            a,
+            b,
+        };
         let below = implied || kind == ChangeKind::Removed;
         let list = if kind == ChangeKind::Removed {
             &mut self.report.removed
@@ -439,8 +482,11 @@ impl Walk<'_> {
             File::Local(path) => local::info(path, self.options),
             File::Stored(id) => {
                 let file = self.repo.file(id)?;
-                let kind =
-                    if file.header.is_symlink() { FileKind::Symlink } else { FileKind::File };
+                let kind = if file.header.is_symlink() {
+                    FileKind::Symlink
+                } else {
+                    FileKind::File
+                };
                 Ok(Info {
                     kind,
                     mode: file.header.mode,

@@ -16,7 +16,11 @@ pub struct Log<'r> {
 /// The commit `from` and its ancestors. History that was pruned away ends the list without an
 /// error; a missing `from` is an error.
 pub fn log<'r>(repo: &'r Repository, from: &ObjectId) -> Log<'r> {
-    Log { repo, next: Some(*from), first: true }
+    Log {
+        repo,
+        next: Some(*from),
+        first: true,
+    }
 }
 
 impl Iterator for Log<'_> {
@@ -30,7 +34,10 @@ impl Iterator for Log<'_> {
                 self.next = commit.parent;
                 Some(Ok((id, commit)))
             }
-            Err(Error::MissingObject { kind: ObjectKind::Commit, .. }) if !first => None,
+            Err(Error::MissingObject {
+                kind: ObjectKind::Commit,
+                ..
+            }) if !first => None,
             Err(error) => Some(Err(error)),
         }
     }

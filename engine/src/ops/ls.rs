@@ -26,7 +26,10 @@ pub enum Node {
 impl Node {
     /// The root directory of a commit.
     pub fn root(commit: &Commit) -> Self {
-        Self::Dir { tree: commit.tree, meta: commit.meta }
+        Self::Dir {
+            tree: commit.tree,
+            meta: commit.meta,
+        }
     }
 }
 
@@ -68,13 +71,20 @@ pub fn normalise(path: &str) -> String {
 
 /// Looks up a path below a directory; symbolic links are not followed.
 pub fn resolve_path(repo: &Repository, root: Node, path: &str) -> Result<Node> {
-    let not_found = || Error::PathNotFound { path: normalise(path) };
+    let not_found = || Error::PathNotFound {
+        path: normalise(path),
+    };
     let mut node = root;
     for name in normalise(path).split('/').filter(|name| !name.is_empty()) {
-        let Node::Dir { tree, .. } = node else { return Err(not_found()) };
+        let Node::Dir { tree, .. } = node else {
+            return Err(not_found());
+        };
         let listing = repo.dirtree(&tree)?;
         node = match (listing.dir(name), listing.file(name)) {
-            (Some(dir), _) => Node::Dir { tree: dir.tree, meta: dir.meta },
+            (Some(dir), _) => Node::Dir {
+                tree: dir.tree,
+                meta: dir.meta,
+            },
             (None, Some(id)) => Node::File(*id),
             (None, None) => return Err(not_found()),
         };
@@ -85,7 +95,9 @@ pub fn resolve_path(repo: &Repository, root: Node, path: &str) -> Result<Node> {
 /// Looks up a path below the root of a commit, following symbolic links anywhere in it; absolute
 /// targets begin at the root of the commit. Gives the path that was reached in the end.
 pub fn resolve_following(repo: &Repository, root: Node, path: &str) -> Result<(String, Node)> {
-    let not_found = || Error::PathNotFound { path: normalise(path) };
+    let not_found = || Error::PathNotFound {
+        path: normalise(path),
+    };
     let mut todo: Vec<String> = components_reversed(path);
     let mut done: Vec<(String, Node)> = Vec::new();
     let mut links = 0;
@@ -127,7 +139,10 @@ pub fn resolve_following(repo: &Repository, root: Node, path: &str) -> Result<(S
 }
 
 fn components_reversed(path: &str) -> Vec<String> {
-    path.rsplit('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect()
+    path.rsplit('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Visits a starting point and what is below it: a directory before its contents, its files
@@ -142,7 +157,10 @@ pub fn walk<E: From<Error>>(
     visit: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut buffer = normalise(path);
-    visit(Entry { path: &buffer, node: start })?;
+    visit(Entry {
+        path: &buffer,
+        node: start,
+    })?;
     if buffer == "/" {
         buffer.clear();
     }
@@ -168,13 +186,22 @@ fn walk_below<E: From<Error>>(
     for (name, id) in &listing.files {
         path.push('/');
         path.push_str(name);
-        visit(Entry { path, node: Node::File(*id) })?;
+        visit(Entry {
+            path,
+            node: Node::File(*id),
+        })?;
         path.truncate(length);
     }
     for dir in &listing.dirs {
         path.push('/');
         path.push_str(&dir.name);
-        visit(Entry { path, node: Node::Dir { tree: dir.tree, meta: dir.meta } })?;
+        visit(Entry {
+            path,
+            node: Node::Dir {
+                tree: dir.tree,
+                meta: dir.meta,
+            },
+        })?;
         if let Some(level) = level {
             check_depth(path, level)?;
             walk_below(repo, path, dir.tree, Some(level + 1), visit)?;
@@ -190,9 +217,13 @@ mod tests {
 
     #[test]
     fn paths_are_brought_into_one_form() {
-        for (given, normal) in
-            [("", "/"), ("/", "/"), ("a//b/", "/a/b"), ("./a/./b", "/a/b"), ("/a/../../b", "/b")]
-        {
+        for (given, normal) in [
+            ("", "/"),
+            ("/", "/"),
+            ("a//b/", "/a/b"),
+            ("./a/./b", "/a/b"),
+            ("/a/../../b", "/b"),
+        ] {
             assert_eq!(normalise(given), normal, "{given:?}");
         }
     }

@@ -65,8 +65,16 @@ pub struct StatsReport {
 pub fn stats(repo: &Repository, monitor: &dyn Monitor) -> Result<StatsReport> {
     let commits = repo.commits()?;
     monitor.begin(Phase::Scan, None);
-    let mut counter = Counter { repo, monitor, files: HashMap::new(), trees: HashMap::new() };
-    let mut report = StatsReport { commits: commits.len() as u64, ..StatsReport::default() };
+    let mut counter = Counter {
+        repo,
+        monitor,
+        files: HashMap::new(),
+        trees: HashMap::new(),
+    };
+    let mut report = StatsReport {
+        commits: commits.len() as u64,
+        ..StatsReport::default()
+    };
     for id in &commits {
         let commit = repo.commit(id)?;
         report.totals.add(counter.tree(&commit.tree, 0)?);
@@ -74,12 +82,17 @@ pub fn stats(repo: &Repository, monitor: &dyn Monitor) -> Result<StatsReport> {
     report.refs = counter.refs()?;
     monitor.end(Phase::Scan);
 
-    let payloads: HashMap<PayloadId, u64> =
-        counter.files.values().filter_map(|file| Some((file.payload?, file.size))).collect();
+    let payloads: HashMap<PayloadId, u64> = counter
+        .files
+        .values()
+        .filter_map(|file| Some((file.payload?, file.size)))
+        .collect();
     report.file_objects = counter.files.len() as u64;
     report.dirtree_objects = counter.trees.len() as u64;
     report.payloads = payloads.len() as u64;
-    report.unique_bytes = payloads.values().fold(0, |sum, size| sum.saturating_add(*size));
+    report.unique_bytes = payloads
+        .values()
+        .fold(0, |sum, size| sum.saturating_add(*size));
     (report.stored_bytes, report.stored_objects) = repo.stored()?;
     Ok(report)
 }
@@ -133,7 +146,10 @@ impl Counter<'_> {
         }
         check_depth("/", depth)?;
         let listing = self.repo.dirtree(id)?;
-        let mut totals = Totals { dirs: 1, ..Totals::default() };
+        let mut totals = Totals {
+            dirs: 1,
+            ..Totals::default()
+        };
         for (_, file) in &listing.files {
             let facts = self.file(file)?;
             totals.add(Totals {
@@ -163,7 +179,11 @@ impl Counter<'_> {
                 owners
                     .entry(payload)
                     .and_modify(|owner| owner.commit = owner.commit.filter(|c| *c == commit_id))
-                    .or_insert(Owner { commit: Some(commit_id), size, row });
+                    .or_insert(Owner {
+                        commit: Some(commit_id),
+                        size,
+                        row,
+                    });
             }
             rows.push(RefStats {
                 name,
@@ -187,7 +207,13 @@ impl Counter<'_> {
                 let facts = self.file(file)?;
                 payloads.extend(facts.payload.map(|payload| (payload, facts.size)));
             }
-            todo.extend(listing.dirs.iter().map(|dir| dir.tree).filter(|tree| seen.insert(*tree)));
+            todo.extend(
+                listing
+                    .dirs
+                    .iter()
+                    .map(|dir| dir.tree)
+                    .filter(|tree| seen.insert(*tree)),
+            );
         }
         Ok(payloads)
     }
@@ -208,7 +234,9 @@ fn share_out(rows: &mut [RefStats], owners: &HashMap<PayloadId, Owner>) {
         *refs_at.entry(row.commit).or_default() += 1;
     }
     for owner in owners.values() {
-        let alone = owner.commit.is_some_and(|commit| refs_at.get(&commit) == Some(&1));
+        let alone = owner
+            .commit
+            .is_some_and(|commit| refs_at.get(&commit) == Some(&1));
         if let (true, Some(row)) = (alone, rows.get_mut(owner.row)) {
             row.exclusive_bytes = row.exclusive_bytes.saturating_add(owner.size);
         }

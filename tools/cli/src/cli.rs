@@ -28,7 +28,7 @@ pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
     /// Print the version and exit; with -v also what it was built with
-    #[arg(long, short = 'V')]
+    #[arg(long, short = 'V', help_heading = "Options")]
     pub version: bool,
     /// The verb.
     #[command(subcommand)]
@@ -72,8 +72,15 @@ impl Cli {
 impl Globals {
     /// Where the repository is.
     pub fn repo_path(&self) -> PathBuf {
-        let from_env = || env::var_os("GROVE_REPO").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        self.repo.clone().or_else(from_env).unwrap_or_else(|| PathBuf::from("."))
+        let from_env = || {
+            env::var_os("GROVE_REPO")
+                .filter(|dir| !dir.is_empty())
+                .map(PathBuf::from)
+        };
+        self.repo
+            .clone()
+            .or_else(from_env)
+            .unwrap_or_else(|| PathBuf::from("."))
     }
 
     /// Opens the repository.
@@ -101,9 +108,15 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             let name = verb.get_name();
             assert!(verb.get_about().is_some(), "{name} has no description");
-            let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let after = verb
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             let exempt = matches!(name, "version" | "markdown-help" | "help");
-            assert!(exempt || after.contains(&format!("grove {name}")), "{name} has no example");
+            assert!(
+                exempt || after.contains(&format!("grove {name}")),
+                "{name} has no example"
+            );
         }
     }
 }

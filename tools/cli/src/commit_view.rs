@@ -43,13 +43,20 @@ impl CommitReport {
             body: commit.body.clone(),
             tree: commit.tree.to_string(),
             meta: commit.meta.to_string(),
-            metadata: commit.metadata.iter().map(|(k, v)| (k.to_owned(), v.print())).collect(),
+            metadata: commit
+                .metadata
+                .iter()
+                .map(|(k, v)| (k.to_owned(), v.print()))
+                .collect(),
         }
     }
 }
 
 fn version(commit: &Commit) -> Option<&str> {
-    commit.metadata.get("version").and_then(|value| value.as_str())
+    commit
+        .metadata
+        .get("version")
+        .and_then(|value| value.as_str())
 }
 
 /// Prints a commit as `ostree log` does, with an empty line after it.
@@ -77,7 +84,10 @@ pub fn print(out: &mut dyn Write, id: &ObjectId, commit: &Commit) -> io::Result<
 }
 
 fn indented(out: &mut dyn Write, text: &str) -> io::Result<()> {
-    text.strip_suffix('\n').unwrap_or(text).split('\n').try_for_each(|line| writeln!(out, "    {line}"))
+    text.strip_suffix('\n')
+        .unwrap_or(text)
+        .split('\n')
+        .try_for_each(|line| writeln!(out, "    {line}"))
 }
 
 /// Prints a commit's bytes as a GVariant in text format.
@@ -103,8 +113,18 @@ pub fn raw(signature: &str, bytes: &[u8], swap: bool) -> String {
 /// Extended attributes in GVariant text format.
 pub fn xattrs(xattrs: &Xattrs) -> String {
     let pair = |name: &[u8], value: &[u8]| {
-        Value::Tuple(vec![Value::Bytes([name, &[0]].concat()), Value::Bytes(value.to_vec())])
+        Value::Tuple(vec![
+            Value::Bytes([name, &[0]].concat()),
+            Value::Bytes(value.to_vec()),
+        ])
     };
-    let items = xattrs.iter().map(|(name, value)| pair(name, value)).collect();
-    Value::Array { element: pair(&[], &[]).ty(), items }.print()
+    let items = xattrs
+        .iter()
+        .map(|(name, value)| pair(name, value))
+        .collect();
+    Value::Array {
+        element: pair(&[], &[]).ty(),
+        items,
+    }
+    .print()
 }

@@ -54,7 +54,10 @@ pub enum Error {
 impl Error {
     /// A failure with a text and no hint.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self::Failed { message: message.into(), hint: None }
+        Self::Failed {
+            message: message.into(),
+            hint: None,
+        }
     }
 }
 
@@ -88,15 +91,33 @@ pub const INTERRUPTED: u8 = 130;
 
 /// The table of docs/cli.md.
 pub const TABLE: &[(u8, &str)] = &[
-    (OK, "success; also when the reader of the output closed the pipe"),
+    (
+        OK,
+        "success; also when the reader of the output closed the pipe",
+    ),
     (FAILED, "the command failed"),
     (USAGE, "the command line is wrong"),
-    (PROBLEMS, "the command went to its end, and problems were found (`fsck`)"),
+    (
+        PROBLEMS,
+        "the command went to its end, and problems were found (`fsck`)",
+    ),
     (NO_REPOSITORY, "the directory is no repository"),
-    (LOCKED, "another process holds a lock that the command needs"),
-    (UNSUPPORTED_FORMAT, "the repository was written by a newer program"),
-    (CORRUPT, "the repository is damaged: objects are missing or wrong"),
-    (INTERRUPTED, "interrupted by Ctrl-C or SIGTERM; the repository is sound"),
+    (
+        LOCKED,
+        "another process holds a lock that the command needs",
+    ),
+    (
+        UNSUPPORTED_FORMAT,
+        "the repository was written by a newer program",
+    ),
+    (
+        CORRUPT,
+        "the repository is damaged: objects are missing or wrong",
+    ),
+    (
+        INTERRUPTED,
+        "interrupted by Ctrl-C or SIGTERM; the repository is sound",
+    ),
 ];
 
 /// Prints the error to standard error and gives its exit code.
@@ -175,7 +196,6 @@ fn hint(error: &Error) -> Option<&'static str> {
         Engine::RevAmbiguous { .. } => "give more digits of the checksum",
         Engine::RefConflict { .. } => "no ref can lie below another one",
         Engine::RefChanged { .. } => "another process moved the ref; look at it and run this again",
-        Engine::Conflict { .. } => "leave one of them out, or put them into one --tree=dir",
         _ => return None,
     })
 }
@@ -190,13 +210,34 @@ mod tests {
         let cases: Vec<(Error, u8)> = vec![
             (Error::failed("x"), FAILED),
             (Error::Usage("x".into()), USAGE),
-            (Engine::NotARepository { path: path.clone() }.into(), NO_REPOSITORY),
-            (Engine::Locked { path: path.clone(), holder: "7".into() }.into(), LOCKED),
             (
-                Engine::UnsupportedFormat { path: path.clone(), detail: "x".into() }.into(),
+                Engine::NotARepository { path: path.clone() }.into(),
+                NO_REPOSITORY,
+            ),
+            (
+                Engine::Locked {
+                    path: path.clone(),
+                    holder: "7".into(),
+                }
+                .into(),
+                LOCKED,
+            ),
+            (
+                Engine::UnsupportedFormat {
+                    path: path.clone(),
+                    detail: "x".into(),
+                }
+                .into(),
                 UNSUPPORTED_FORMAT,
             ),
-            (Engine::Corrupt { path, detail: "x".into() }.into(), CORRUPT),
+            (
+                Engine::Corrupt {
+                    path,
+                    detail: "x".into(),
+                }
+                .into(),
+                CORRUPT,
+            ),
             (Engine::Cancelled.into(), INTERRUPTED),
             (io::Error::from(io::ErrorKind::BrokenPipe).into(), OK),
             (io::Error::from(io::ErrorKind::StorageFull).into(), FAILED),
@@ -213,7 +254,10 @@ mod tests {
             path: "/r/refs".into(),
             source: io::Error::from(io::ErrorKind::PermissionDenied),
         };
-        assert_eq!(describe(&io.into()), "error: /r/refs\ncaused by: permission denied\n");
+        assert_eq!(
+            describe(&io.into()),
+            "error: /r/refs\ncaused by: permission denied\n"
+        );
         let none = Engine::RevNotFound { rev: "x".into() };
         assert_eq!(
             describe(&none.into()),

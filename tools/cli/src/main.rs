@@ -14,5 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    cli::Cli::parse().run().unwrap_or_else(|error| exit::report(&error))
+    cli::Cli::parse()
+        .run()
+        .unwrap_or_else(|error| exit::report(&error))
 }

@@ -88,7 +88,11 @@ impl Progress {
 
     /// Takes the lines off the terminal, so that results can be printed.
     pub fn finish(&self) {
-        let drawer = self.drawer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let drawer = self
+            .drawer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some((stop, thread)) = drawer {
             drop(stop);
             // The thread only draws; if it panicked there is nothing to clean up.
@@ -130,7 +134,9 @@ impl Monitor for Progress {
             return;
         }
         if self.shared.drawn.load(Relaxed) {
-            self.shared.lines.suspend(|| eprintln!("warning: {message}"));
+            self.shared
+                .lines
+                .suspend(|| eprintln!("warning: {message}"));
         } else {
             eprintln!("warning: {message}");
         }
@@ -170,7 +176,9 @@ fn start_drawing(shared: &Arc<Shared>) -> (Sender<()>, JoinHandle<()>) {
             wait = INTERVAL;
             draw(&shared, &mut bars);
         }
-        bars.iter().flatten().for_each(ProgressBar::finish_and_clear);
+        bars.iter()
+            .flatten()
+            .for_each(ProgressBar::finish_and_clear);
     });
     (stop, thread)
 }
@@ -229,12 +237,18 @@ mod tests {
 
     #[test]
     fn counts_are_kept_per_phase() {
-        let globals = Globals { quiet: true, ..Globals::default() };
+        let globals = Globals {
+            quiet: true,
+            ..Globals::default()
+        };
         let progress = Progress::new(&globals);
         progress.begin(Phase::Store, Some(10));
         progress.advance(Phase::Store, 4);
         progress.advance(Phase::Store, 3);
-        let counter = progress.shared.counter(Phase::Store).expect("a known phase");
+        let counter = progress
+            .shared
+            .counter(Phase::Store)
+            .expect("a known phase");
         assert_eq!(counter.done.load(Relaxed), 7);
         assert!(!counter.over.load(Relaxed));
         progress.end(Phase::Store);

@@ -19,8 +19,13 @@ const WITH_OFFSET: &[&str] = &[
 ];
 
 /// Forms that do not, and mean local time.
-const LOCAL: &[&str] =
-    &["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%d"];
+const LOCAL: &[&str] = &[
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d",
+];
 
 /// Reads a time: `@SECONDS`, ISO 8601 with or without an offset, `now`. Gives seconds since 1970.
 pub fn parse(text: &str) -> Option<u64> {
@@ -32,13 +37,20 @@ pub fn parse(text: &str) -> Option<u64> {
         return Some(now());
     }
     // The zone's usual names for "no offset".
-    let zulu = ["Z", " UTC", " GMT"].iter().find_map(|suffix| text.strip_suffix(suffix));
+    let zulu = ["Z", " UTC", " GMT"]
+        .iter()
+        .find_map(|suffix| text.strip_suffix(suffix));
     let text = zulu.map_or_else(|| text.to_owned(), |time| format!("{time}+00:00"));
-    let absolute = WITH_OFFSET.iter().find_map(|format| strtime::parse(format, &text).ok()?.to_timestamp().ok());
+    let absolute = WITH_OFFSET
+        .iter()
+        .find_map(|format| strtime::parse(format, &text).ok()?.to_timestamp().ok());
     let local = || {
         let zone = TimeZone::system();
         let civil = LOCAL.iter().find_map(|format| civil(format, &text))?;
-        civil.to_zoned(zone).ok().map(|zoned: Zoned| zoned.timestamp())
+        civil
+            .to_zoned(zone)
+            .ok()
+            .map(|zoned: Zoned| zoned.timestamp())
     };
     u64::try_from(absolute.or_else(local)?.as_second()).ok()
 }
@@ -51,7 +63,11 @@ pub fn now() -> u64 {
 fn civil(format: &str, text: &str) -> Option<DateTime> {
     let parsed = strtime::parse(format, text).ok()?;
     let date = parsed.to_date().ok()?;
-    Some(parsed.to_datetime().unwrap_or_else(|_| date.to_datetime(jiff::civil::Time::midnight())))
+    Some(
+        parsed
+            .to_datetime()
+            .unwrap_or_else(|_| date.to_datetime(jiff::civil::Time::midnight())),
+    )
 }
 
 /// A time as `ostree log` prints it: `2024-05-01 08:00:00 +0000`.
@@ -65,9 +81,14 @@ pub fn iso(seconds: u64) -> String {
 }
 
 fn in_utc(seconds: u64, format: &str) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
+    let time = i64::try_from(seconds)
+        .ok()
+        .and_then(|s| Timestamp::from_second(s).ok());
     // Commits can carry times that no calendar has.
-    time.map_or_else(|| format!("@{seconds}"), |time| time.strftime(format).to_string())
+    time.map_or_else(
+        || format!("@{seconds}"),
+        |time| time.strftime(format).to_string(),
+    )
 }
 
 #[cfg(test)]
@@ -89,7 +110,14 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(1_714_550_400), "{text}");
         }
-        for text in ["", "@", "@-1", "yesterday", "2024-13-01", "1714550400 apples"] {
+        for text in [
+            "",
+            "@",
+            "@-1",
+            "yesterday",
+            "2024-13-01",
+            "1714550400 apples",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
         assert!(parse("2024-05-01").is_some());

@@ -5,7 +5,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 
 use super::{CheckoutOptions, Job, Union};
 use crate::error::{Error, IoResultExt, Result};
@@ -71,8 +73,7 @@ fn create(
         job.counters.symlinks.fetch_add(1, Relaxed);
         return Ok(());
     }
-    let flags =
-        OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).at(at())?;
     let mut out = File::from(fd);
     copy(job, file, path, &mut out)?;
@@ -144,9 +145,16 @@ fn read_some<'b>(
     }
 }
 
-fn finish_file(fd: BorrowedFd<'_>, header: &FileHeader, options: &CheckoutOptions) -> io::Result<()> {
+fn finish_file(
+    fd: BorrowedFd<'_>,
+    header: &FileHeader,
+    options: &CheckoutOptions,
+) -> io::Result<()> {
     if options.user_mode {
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(header.mode & 0o7777 & !SETUID_SETGID))?;
+        rustix::fs::fchmod(
+            fd,
+            Mode::from_raw_mode(header.mode & 0o7777 & !SETUID_SETGID),
+        )?;
     } else {
         // Changing the owner clears set-user-ID and capabilities, so it comes first.
         rustix::fs::fchown(fd, owner(header.uid), group(header.gid))?;
@@ -200,8 +208,14 @@ fn set_xattrs(fd: BorrowedFd<'_>, xattrs: &Xattrs) -> io::Result<()> {
 
 /// OSTree's modification time of everything.
 const EPOCH: Timestamps = Timestamps {
-    last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-    last_modification: Timespec { tv_sec: 0, tv_nsec: 0 },
+    last_access: Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_OMIT,
+    },
+    last_modification: Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    },
 };
 
 fn owner(uid: u32) -> Option<Uid> {
@@ -243,7 +257,9 @@ fn identical(
     let mut offset = 0;
     while offset < file.size {
         let bytes = read_some(job, file, offset, &mut ours)?;
-        let there = theirs.get_mut(..bytes.len()).expect("because both buffers are equally long");
+        let there = theirs
+            .get_mut(..bytes.len())
+            .expect("because both buffers are equally long");
         match existing.read_exact(there) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
             other => other.at(at())?,
@@ -257,10 +273,16 @@ fn identical(
 }
 
 fn same_stat(stat: &Stat, header: &FileHeader, options: &CheckoutOptions) -> bool {
-    let (is, should) = (FileType::from_raw_mode(stat.st_mode), FileType::from_raw_mode(header.mode));
-    let mask = if options.user_mode { 0o7777 & !SETUID_SETGID } else { 0o7777 };
+    let (is, should) = (
+        FileType::from_raw_mode(stat.st_mode),
+        FileType::from_raw_mode(header.mode),
+    );
+    let mask = if options.user_mode {
+        0o7777 & !SETUID_SETGID
+    } else {
+        0o7777
+    };
     let owners = options.user_mode || (stat.st_uid, stat.st_gid) == (header.uid, header.gid);
     let modes = header.is_symlink() || stat.st_mode & 0o7777 == header.mode & mask;
     is == should && owners && modes
 }
-

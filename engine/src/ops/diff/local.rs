@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{Dir, DiffOptions, File as Entry, FileKind, Info, Listing};
+use super::{DiffOptions, Dir, File as Entry, FileKind, Info, Listing};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
 use crate::monitor::Monitor;
@@ -21,10 +21,13 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
     let mut listing = Listing::default();
     for entry in fs::read_dir(path).at(path)? {
         let entry = entry.at(path)?;
-        let name = entry.file_name().into_string().map_err(|name| Error::UnsupportedInput {
-            path: path.join(name).to_string_lossy().into_owned(),
-            reason: "the name is not UTF-8".into(),
-        })?;
+        let name = entry
+            .file_name()
+            .into_string()
+            .map_err(|name| Error::UnsupportedInput {
+                path: path.join(name).to_string_lossy().into_owned(),
+                reason: "the name is not UTF-8".into(),
+            })?;
         let kind = entry.file_type().at(entry.path())?;
         if kind.is_dir() {
             listing.dirs.push((name, Dir::Local(entry.path())));
@@ -64,7 +67,11 @@ pub(super) fn info(path: &Path, options: &DiffOptions) -> Result<Info> {
         mode: stat.mode(),
         uid: options.owner_uid.unwrap_or(stat.uid()),
         gid: options.owner_gid.unwrap_or(stat.gid()),
-        size: if kind == FileKind::File { stat.size() } else { 0 },
+        size: if kind == FileKind::File {
+            stat.size()
+        } else {
+            0
+        },
         xattrs,
         symlink_target,
         payload: None,
@@ -81,7 +88,9 @@ pub(super) fn payload(path: &Path, monitor: &dyn Monitor) -> Result<PayloadId> {
             return Err(Error::Cancelled);
         }
         let n = file.read(&mut buffer).at(path)?;
-        let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else { break };
+        let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
         hash.update(bytes);
     }
     Ok(PayloadId::from_bytes(hash.finalize().into()))

@@ -135,8 +135,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut tree = MutableTree::default();
     let found = tree::build(&mut txn, &mut tree, args, &progress)?;
     if found.report.skipped > 0 {
-        let skipped = found.report.skipped;
-        progress.warn(&format!("left out {skipped} entries that a commit cannot hold"));
+        let skipped = ui::count(found.report.skipped, "entry");
+        progress.warn(&format!("left out {skipped}: a commit cannot hold such"));
     }
     (commit.tree, commit.meta) = txn.put_tree(&tree)?;
     if let (true, Some(parent)) = (args.skip_if_unchanged, parent) {

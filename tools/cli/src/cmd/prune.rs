@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use grove_engine::Error as Engine;
 use grove_engine::ops::{PruneOptions, PruneReport, prune};
 use serde::Serialize;
 
@@ -67,7 +68,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         dry_run: args.no_prune,
     };
     let progress = globals.progress();
-    let found = prune(&repo, &options, &progress)?;
+    let found = prune(&repo, &options, &progress).map_err(explain)?;
     progress.finish();
     if args.json.json {
         json::print(&report(found, args.no_prune))?;
@@ -75,6 +76,16 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         print(found, args)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn explain(error: Engine) -> Error {
+    match error {
+        Engine::Locked { .. } => Error::Hinted {
+            error,
+            hint: "try again when nobody writes to the repository or has mounted it",
+        },
+        other => other.into(),
+    }
 }
 
 fn report(found: PruneReport, dry_run: bool) -> Report {
@@ -97,11 +108,11 @@ fn print(found: PruneReport, args: &Args) -> Result<()> {
         writeln!(out, "No unreachable entries")?;
     } else {
         let commits = ui::count(found.commits_deleted, "commit");
-        let entries = found.entries_deleted;
+        let entries = ui::count(found.entries_deleted, "entry");
         let (deleted, freed) =
             if args.no_prune { ("Would delete", "would be freed") } else { ("Deleted", "freed") };
         let size = args.sizes.show(found.freed_bytes);
-        writeln!(out, "{deleted} {entries} entries, {commits}; {size} {freed}")?;
+        writeln!(out, "{deleted} {entries}, {commits}; {size} {freed}")?;
     }
     out.flush()?;
     Ok(())

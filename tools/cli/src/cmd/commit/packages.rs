@@ -15,6 +15,7 @@ use grove_engine::{Monitor, Transaction};
 
 use super::Args;
 use crate::exit::Result;
+use crate::ui;
 
 /// The metadata key that lists the packages, as rpm-ostree names it.
 pub const LIST: &str = "rpmostree.rpmdb.pkglist";
@@ -92,7 +93,8 @@ pub fn add(
     let skipped = |count: fn(&ImportedPackage) -> u64| imported.iter().map(count).sum::<u64>();
     let unowned = skipped(|package| package.record.skipped.unowned);
     if unowned > 0 {
-        monitor.warn(&format!("gave {unowned} entries to root because their owner has no id"));
+        let unowned = ui::count(unowned, "entry");
+        monitor.warn(&format!("gave {unowned} to root: the owner has no id"));
     }
     let report = SourceReport {
         files: merged.files,
