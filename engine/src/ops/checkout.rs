@@ -141,7 +141,7 @@ struct OpenDir<'j> {
     /// Metadata to set in the end; `None` for directories that were there before.
     meta: Option<Arc<DirMeta>>,
     /// Keeps the parent unfinished; never read.
-    _parent: Option<Arc<OpenDir<'j>>>,
+    _parent: Option<Arc<Self>>,
 }
 
 impl OpenDir<'_> {
