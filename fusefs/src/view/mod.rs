@@ -4,7 +4,7 @@
 //! directories when they are first looked at, and knows nothing of FUSE.
 //!
 //! OSTree records no times: every file and directory of a commit has the time 0, as after a
-//! checkout. Files have one link (identical files share their number, see [`crate::inode`]);
+//! checkout. Files have one link (identical files share one inode number);
 //! directories too, which tells tools like `find` that the number of subdirectories is not known.
 //!
 //! With [`What::All`] the root has two directories. `commits` has one directory for each commit,

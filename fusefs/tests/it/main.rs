@@ -1,0 +1,7 @@
+//! Mounts as their users see them.
+
+mod content;
+mod damage;
+mod lifecycle;
+mod requests;
+mod support;
