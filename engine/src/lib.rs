@@ -27,4 +27,4 @@ pub use monitor::{Monitor, Silent};
 pub use refs::{RefUpdate, Refs};
 pub use repo::ingest::{Body, NewFile};
 pub use repo::transaction::WriteReport;
-pub use repo::{ReindexReport, Repository, Transaction};
+pub use repo::{Import, ReindexReport, Repository, Transaction};

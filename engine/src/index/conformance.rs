@@ -95,9 +95,15 @@ fn a_damaged_database_is_replaced_by_an_empty_one() {
         .unwrap()
         .insert(&[(packs[0].0, &packs[0].1)])
         .unwrap();
-    std::fs::write(path.join("conf"), b"garbage").unwrap();
-    let index = SledIndex::open(&path).unwrap();
-    assert_eq!(index.packs().unwrap(), []);
+    for damage in [&b"garbage"[..], &[0xa5; 600_000]] {
+        std::fs::write(path.join("db"), damage).unwrap();
+        let index = SledIndex::open(&path).unwrap();
+        assert_eq!(index.packs().unwrap(), []);
+        index
+            .for_each(&mut |_, _| panic!("no row survives its pack"))
+            .unwrap();
+        index.insert(&[(packs[0].0, &packs[0].1)]).unwrap();
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::id::PackId;
 use crate::pack::Key;
 use crate::pack::reader::PackReader;
 use crate::pack::writer::IndexRow;
+use crate::repo::doomed;
 
 /// When recent packs hold more rows than this, everything is merged into a new file.
 const MERGE_ROWS: usize = 20_000;
@@ -27,6 +28,7 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct IndexPaths {
     packs: PathBuf,
     index: PathBuf,
+    doomed: PathBuf,
 }
 
 impl IndexPaths {
@@ -34,6 +36,7 @@ impl IndexPaths {
         Self {
             packs: repo.join("packs"),
             index: repo.join("index"),
+            doomed: doomed::list_path(repo),
         }
     }
 
@@ -57,7 +60,7 @@ impl IndexPaths {
         self.index.join("lock")
     }
 
-    /// The packs that exist now.
+    /// The packs that exist now, without those about to be deleted.
     pub(crate) fn present(&self) -> Result<BTreeSet<PackId>> {
         let mut ids = BTreeSet::new();
         for entry in std::fs::read_dir(&self.packs).at(&self.packs)? {
@@ -65,6 +68,9 @@ impl IndexPaths {
             let stem = name.to_str().and_then(|name| name.strip_suffix(".pack"));
             ids.extend(stem.and_then(|stem| stem.parse::<PackId>().ok()));
         }
+        // Read after the listing: what is listed there was doomed before it could be missed here.
+        let doomed = doomed::load(&self.doomed)?;
+        ids.retain(|id| !doomed.contains(id));
         Ok(ids)
     }
 }

@@ -20,7 +20,8 @@ pub struct FileHeader {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Full `st_mode`, type bits included; symbolic links are always `0o120777`.
+    /// Full `st_mode`, type bits included. Symbolic links are [`SYMLINK_MODE`](Self::SYMLINK_MODE)
+    /// if they come from a file system; `ostree commit --tree=tar` keeps what the archive says.
     pub mode: u32,
     /// Target of a symbolic link, empty for regular files.
     pub symlink_target: Vec<u8>,
@@ -29,7 +30,7 @@ pub struct FileHeader {
 }
 
 impl FileHeader {
-    /// Mode of every symbolic link.
+    /// Mode of every symbolic link that this program makes.
     pub const SYMLINK_MODE: u32 = 0o120777;
 
     /// Whether this is a symbolic link.

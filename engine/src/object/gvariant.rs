@@ -209,7 +209,8 @@ pub(super) struct Tuple<'a> {
 }
 
 impl<'a> Tuple<'a> {
-    /// A tuple in which `framed` members have an end offset: all variable-size ones but the last member.
+    /// A tuple in which `framed` members have an end offset: those of variable size, not counting
+    /// the last member.
     pub fn new(part: Part<'a>, framed: usize) -> Result<Self, DecodeError> {
         let len = part.bytes.len();
         let width = width_of(len);
@@ -329,11 +330,6 @@ impl<'a> Elements<'a> {
             next_offset: body,
             width,
         })
-    }
-
-    /// How many elements are still to come.
-    pub fn remaining(&self) -> usize {
-        self.part.bytes.len().saturating_sub(self.next_offset) / self.width
     }
 
     fn read(&mut self) -> Result<Part<'a>, DecodeError> {

@@ -18,7 +18,7 @@ pub use self::commit::{Commit, Metadata};
 pub use self::dirmeta::DirMeta;
 pub use self::dirtree::{DirEntry, Dirtree, check_name};
 pub use self::file::{FileHasher, FileHeader, FileObject};
-pub use self::variant::{Type, Variant};
+pub use self::variant::{TextError, Type, Value, Variant};
 pub use self::xattrs::Xattrs;
 
 /// Why bytes are not a well-formed object.

@@ -1,5 +1,10 @@
 //! Golden vectors: objects `ostree` itself has written.
 
+#![allow(clippy::unwrap_used)]
+
+mod properties;
+mod rules;
+
 use super::*;
 use crate::id::ObjectId;
 
@@ -166,4 +171,92 @@ fn commits_are_written_and_named_as_by_ostree() {
     assert_eq!(bytes, hex(expected));
     assert_eq!(commit().object_id(), id(COMMIT));
     assert_eq!(Commit::parse(&bytes), Ok(commit()));
+}
+
+#[test]
+fn content_checksum_names_the_tree_alone() {
+    let bytes = hex(&format!("{ROOT}{DIRMETA}"));
+    assert_eq!(commit().content_checksum(), ObjectId::of(&bytes));
+    let later = Commit {
+        timestamp: 1,
+        parent: Some(id(COMMIT)),
+        ..commit()
+    };
+    assert_eq!(later.content_checksum(), commit().content_checksum());
+}
+
+#[test]
+fn wide_listings_use_wider_offsets() {
+    for (count, width) in [(6, 1), (7, 2), (2000, 4)] {
+        let name = |i: usize| format!("{i:06}");
+        let tree = Dirtree {
+            files: (0..count).map(|i| (name(i), id(HELLO))).collect(),
+            dirs: vec![],
+        };
+        let bytes = tree.to_bytes();
+        // Name with NUL, checksum, the entry's own offset and the array's; then the tuple's.
+        assert_eq!(bytes.len(), count * (7 + 32 + 1 + width) + width, "{count}");
+        assert_eq!(Dirtree::parse(&bytes), Ok(tree));
+    }
+}
+
+/// Reads an object and writes it again, if it is accepted.
+type Rewrite = fn(&[u8]) -> Option<Vec<u8>>;
+
+fn golden() -> Vec<(Vec<u8>, Rewrite)> {
+    let xattrs = [("user.a", "one"), ("user.b", "two")];
+    let meta = DirMeta {
+        uid: 1,
+        gid: 2,
+        mode: 0o042755,
+        xattrs: header(0, "", &xattrs).xattrs,
+    };
+    vec![
+        (header(0o100644, "", &[]).to_bytes(), |b| {
+            Some(FileHeader::parse(b).ok()?.to_bytes())
+        }),
+        (header(0o120777, "x", &xattrs).to_bytes(), |b| {
+            Some(FileHeader::parse(b).ok()?.to_bytes())
+        }),
+        (meta.to_bytes(), |b| {
+            Some(DirMeta::parse(b).ok()?.to_bytes())
+        }),
+        (sub().to_bytes(), |b| {
+            Some(Dirtree::parse(b).ok()?.to_bytes())
+        }),
+        (root().to_bytes(), |b| {
+            Some(Dirtree::parse(b).ok()?.to_bytes())
+        }),
+        (commit().to_bytes(), |b| {
+            Some(Commit::parse(b).ok()?.to_bytes())
+        }),
+    ]
+}
+
+#[test]
+fn damaged_objects_are_refused_or_written_back_alike() {
+    for (bytes, parse) in golden() {
+        assert_eq!(parse(&bytes).as_ref(), Some(&bytes));
+        let check = |damaged: &[u8]| {
+            if let Some(written) = parse(damaged) {
+                assert_eq!(written, damaged);
+            }
+        };
+        (0..bytes.len()).for_each(|len| check(&bytes[..len]));
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                check(&flipped);
+            }
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut inserted = bytes.clone();
+                inserted.insert(at, value);
+                check(&inserted);
+            }
+            let mut removed = bytes.clone();
+            removed.remove(at);
+            check(&removed);
+        }
+    }
 }

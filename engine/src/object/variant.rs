@@ -1,9 +1,17 @@
 //! Values of commit metadata: GVariants of any type, kept as they were written.
 
 mod check;
+mod infer;
+mod print;
+#[cfg(test)]
+mod tests;
+mod text;
 mod ty;
+mod value;
 
+pub use self::text::TextError;
 pub use self::ty::Type;
+pub use self::value::Value;
 
 use self::check::Budget;
 use crate::object::DecodeError;
@@ -37,7 +45,7 @@ impl Variant {
     }
 
     /// A byte array, type `ay`.
-    pub fn bytestring(bytes: &[u8]) -> Self {
+    pub fn byte_array(bytes: &[u8]) -> Self {
         Self::trusted("ay", bytes.to_vec())
     }
 
@@ -65,6 +73,46 @@ impl Variant {
             array.variable(1, &tuple.into_tuple());
         }
         Self::trusted(&format!("a({})", "s".repeat(N)), array.into_array())
+    }
+
+    /// Parses GVariant's text format, for example `uint64 5`, `['a', 'b']` or `{'k': <true>}`.
+    ///
+    /// # Errors
+    /// [`TextError`] if the text is malformed, its type cannot be told, or a value does not fit
+    /// its type.
+    pub fn from_text(text: &str) -> Result<Self, TextError> {
+        let value = text::parse(text)?;
+        Self::from_value(&value).map_err(|_| TextError {
+            what: "value is nested too deep",
+            offset: 0,
+        })
+    }
+
+    /// Serialises a value.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if strings contain NUL, elements are not of the type stated or values are
+    /// nested too deep.
+    pub fn from_value(value: &Value) -> Result<Self, DecodeError> {
+        Self::from_parts(&value.ty().to_string(), &value.encode())
+    }
+
+    /// The decoded value.
+    pub fn value(&self) -> Value {
+        Type::parse(&self.signature)
+            .and_then(|ty| Value::decode(Part::whole(&self.bytes), &ty).ok())
+            .expect("because type and bytes were checked when the variant was made")
+    }
+
+    /// The value in GVariant's text format, with types where they could not be told otherwise.
+    pub fn print(&self) -> String {
+        self.value().print()
+    }
+
+    /// The text `ostree show --print-metadata-key` prints: as [`print`](Self::print), with
+    /// numbers taken for big-endian.
+    pub fn print_as_ostree(&self) -> String {
+        self.value().byte_swapped().print()
     }
 
     fn trusted(signature: &str, bytes: Vec<u8>) -> Self {
@@ -145,6 +193,11 @@ impl Variant {
     /// The value if this is a boolean.
     pub fn as_bool(&self) -> Option<bool> {
         self.typed("b").map(|bytes| bytes == [1])
+    }
+
+    /// The number if this is an unsigned one of 32 bits.
+    pub fn as_u32(&self) -> Option<u32> {
+        self.typed("u")?.try_into().ok().map(u32::from_le_bytes)
     }
 
     /// The number if this is an unsigned one of 64 bits.

@@ -1,3 +1,25 @@
 //! Operations on repositories, one file each.
 
+pub mod checkout;
+pub mod diff;
+mod fsck;
+pub mod log;
+pub mod ls;
+mod prune;
+mod reach;
 pub mod source;
+pub mod stats;
+
+pub use self::fsck::{FsckReport, Level, fsck};
+pub use self::prune::{PruneOptions, PruneReport, prune};
+
+/// An error and its causes in one line.
+fn describe(error: &crate::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -100,10 +100,6 @@ impl PackReader {
         Ok(pack)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
@@ -253,6 +249,19 @@ impl PackReader {
             header.raw_len as usize,
             stored,
         ))
+    }
+
+    /// Compares a block with its own checksums and with the footer's.
+    pub(crate) fn check_stored(&self, row: &FooterRow) -> Result<()> {
+        let (head, stored) = self.stored_block(row.offset, row.block_len)?;
+        let sound = data_sum(&stored) == head.header.data_sum
+            && head.header.data_sum == row.data_sum
+            && head.header.head_sum == row.head_sum;
+        if sound {
+            Ok(())
+        } else {
+            Err(self.corrupt(row.offset, "block checksum mismatch"))
+        }
     }
 
     /// Index rows of every entry, by way of the footer.

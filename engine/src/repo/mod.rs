@@ -1,5 +1,6 @@
 //! The repository: opening, looking up, and beginning transactions.
 
+pub(crate) mod doomed;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 mod meta;
@@ -267,11 +268,17 @@ impl Repository {
     }
 
     /// The record of an earlier package import, by its key.
-    pub fn import(&self, key: &ObjectId) -> Result<Option<Vec<u8>>> {
+    pub fn import(&self, key: &ObjectId) -> Result<Option<Import>> {
         let found = self
             .store
             .get(&Key::new(EntryKind::Import, *key.as_bytes()))?;
-        Ok(found.map(|found| found.bytes().to_vec()))
+        let decode = |found: Found| {
+            decode_import(found.bytes()).ok_or_else(|| Error::Corrupt {
+                path: self.path.clone(),
+                detail: format!("import record {key} is malformed"),
+            })
+        };
+        found.map(decode).transpose()
     }
 
     /// Figures for `statfs` and `stats`: (bytes of all packs, number of objects and payload parts).
@@ -300,6 +307,37 @@ impl Repository {
         self.store.set_index(Index::load(self.store.paths())?);
         Ok(report)
     }
+}
+
+/// The record of a package import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// The file objects that it names.
+    pub files: Vec<ObjectId>,
+    /// The importer's own bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Encodes an import record: number of files, their ids, the importer's bytes.
+pub(crate) fn encode_import(
+    files: impl ExactSizeIterator<Item = ObjectId>,
+    bytes: &[u8],
+) -> Vec<u8> {
+    let mut out = (files.len() as u64).to_le_bytes().to_vec();
+    out.extend(files.flat_map(|id| *id.as_bytes()));
+    out.extend_from_slice(bytes);
+    out
+}
+
+fn decode_import(record: &[u8]) -> Option<Import> {
+    let (count, rest) = record.split_first_chunk::<8>()?;
+    let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
+    let (files, bytes) = rest.split_at_checked(count.checked_mul(ObjectId::LEN)?)?;
+    let files = files.as_chunks::<{ ObjectId::LEN }>().0.iter();
+    Some(Import {
+        files: files.map(|id| ObjectId::from_bytes(*id)).collect(),
+        bytes: bytes.to_vec(),
+    })
 }
 
 /// What [`Repository::reindex`] found.

@@ -5,6 +5,8 @@ use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
 
 pub(super) fn resolve_rev(repo: &Repository, rev: &str) -> Result<ObjectId> {
+    // A person names what is there now, not what was there when the repository was opened.
+    repo.store().refresh()?;
     if let Some(child) = rev.strip_suffix('^') {
         let commit = repo.commit(&resolve_rev(repo, child)?)?;
         return commit.parent.ok_or_else(|| Error::RevNotFound {

@@ -13,9 +13,10 @@ use std::thread::JoinHandle;
 
 use rayon::prelude::*;
 
+use super::doomed;
 use super::ingest::{Content, Hashed, Hasher, NewFile, Small, extents, extents_of_file, group};
 use super::layout::LayoutKey;
-use super::{Repository, encode_record, payload_keys};
+use super::{Repository, encode_import, encode_record, payload_keys};
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::{Lock, OwnedDir};
 use crate::id::{ObjectId, PayloadId};
@@ -73,6 +74,7 @@ impl<'r> Transaction<'r> {
     pub(super) fn begin(repo: &'r Repository, monitor: &'r dyn Monitor) -> Result<Self> {
         repo.check_writable()?;
         let lock = repo.lock_shared()?;
+        doomed::finish(repo.storage(), repo.path())?;
         // Only what is seen under the lock is sure not to be deleted meanwhile.
         repo.store().refresh()?;
         let staging = OwnedDir::create(&repo.path().join("staging"))?;
@@ -303,7 +305,8 @@ impl<'r> Transaction<'r> {
     /// (their records are written too, so that a later commit finds them).
     pub fn put_import(&mut self, key: &ObjectId, bytes: &[u8], files: &[FileEntry]) -> Result<()> {
         files.iter().try_for_each(|file| self.put_record(file))?;
-        self.put_meta(Key::new(EntryKind::Import, *key.as_bytes()), bytes)
+        let record = encode_import(files.iter().map(|file| file.id), bytes);
+        self.put_meta(Key::new(EntryKind::Import, *key.as_bytes()), &record)
     }
 
     /// Writes a directory's metadata; returns its name.

@@ -1,1 +1,20 @@
-fn main() {}
+//! The command `grove`: builds, looks into, mounts and looks after repositories of OS images.
+
+mod cli;
+mod cmd;
+mod commit_view;
+mod exit;
+mod json;
+mod progress;
+mod time;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::Cli::parse()
+        .run()
+        .unwrap_or_else(|error| exit::report(&error))
+}

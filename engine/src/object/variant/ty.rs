@@ -76,20 +76,26 @@ impl Type {
     }
 
     /// A type named by one letter, except `v`.
-    pub(super) fn basic(letter: u8) -> Option<Self> {
+    fn basic(letter: u8) -> Option<Self> {
+        b"bynqiuhxtdsog"
+            .contains(&letter)
+            .then(|| Self::letter(letter))
+    }
+
+    /// A type whose letter is known to be one of `b y n q i u x t h d s o g`.
+    pub(super) fn letter(letter: u8) -> Self {
         let (align, size) = match letter {
             b'b' | b'y' => (1, Some(1)),
             b'n' | b'q' => (2, Some(2)),
             b'i' | b'u' | b'h' => (4, Some(4)),
             b'x' | b't' | b'd' => (8, Some(8)),
-            b's' | b'o' | b'g' => (1, None),
-            _ => return None,
+            _ => (1, None),
         };
-        Some(Self {
+        Self {
             kind: Kind::Basic(letter),
             align,
             size,
-        })
+        }
     }
 
     pub(super) fn variant() -> Self {
@@ -148,6 +154,10 @@ impl Type {
 
     pub(super) fn is_basic(&self) -> bool {
         matches!(self.kind, Kind::Basic(_))
+    }
+
+    pub(super) fn is_entry(&self) -> bool {
+        matches!(self.kind, Kind::Entry(_))
     }
 
     pub(super) fn is_byte(&self) -> bool {

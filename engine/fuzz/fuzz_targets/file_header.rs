@@ -1,0 +1,5 @@
+//! Fuzzes metadata of files.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| grove_engine_fuzz::file_header(data));

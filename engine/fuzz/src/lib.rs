@@ -1,0 +1,70 @@
+//! Bodies of the fuzz targets: take any bytes, panic if the engine breaks a promise.
+//!
+//! Parsers must not panic, and what they accept is written back byte for byte. The same functions
+//! run in the engine's ordinary tests over mutated good inputs.
+
+use grove_engine::object::{Commit, DirMeta, Dirtree, FileHeader, Variant};
+
+/// Commits with their metadata.
+pub fn commit(data: &[u8]) {
+    let Ok(commit) = Commit::parse(data) else {
+        return;
+    };
+    assert_eq!(commit.to_bytes(), data);
+    for (_, value) in commit.metadata.iter() {
+        assert_eq!(Variant::from_value(&value.value()).as_ref(), Ok(value));
+        value.print_as_ostree();
+    }
+}
+
+/// Listings.
+pub fn dirtree(data: &[u8]) {
+    let Ok(tree) = Dirtree::parse(data) else {
+        return;
+    };
+    assert_eq!(tree.to_bytes(), data);
+    assert!(
+        tree.files
+            .iter()
+            .all(|(name, id)| tree.file(name) == Some(id))
+    );
+    assert!(tree.dirs.iter().all(|dir| tree.dir(&dir.name) == Some(dir)));
+}
+
+/// Metadata of directories.
+pub fn dirmeta(data: &[u8]) {
+    let Ok(meta) = DirMeta::parse(data) else {
+        return;
+    };
+    assert_eq!(meta.to_bytes(), data);
+}
+
+/// Metadata of files.
+pub fn file_header(data: &[u8]) {
+    let Ok(header) = FileHeader::parse(data) else {
+        return;
+    };
+    assert_eq!(header.to_bytes(), data);
+    let id = header.object_id(b"payload");
+    assert!(
+        header
+            .is_named(&id, b"payload".as_slice())
+            .is_ok_and(|named| named)
+    );
+    assert!(header.with_sorted_xattrs().xattrs.is_sorted());
+}
+
+/// Values given as text.
+pub fn variant_text(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(value) = Variant::from_text(text) else {
+        return;
+    };
+    assert_eq!(
+        Variant::from_parts(value.signature(), value.bytes()).as_ref(),
+        Ok(&value)
+    );
+    assert_eq!(Variant::from_text(&value.print()), Ok(value));
+}

@@ -1,0 +1,517 @@
+//! What differs between two trees, each a commit or a directory.
+//!
+//! Equal subtrees of two commits are left out by their ids alone; local files are read only when
+//! everything cheaper (type, mode, owner, size) is equal.
+
+mod local;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, PayloadId};
+use crate::monitor::{Monitor, Phase};
+use crate::object::Xattrs;
+use crate::ops::ls::Node;
+use crate::repo::Repository;
+use crate::tree::check_depth;
+
+/// One of the two trees.
+#[derive(Debug, Clone, Copy)]
+pub enum Side<'a> {
+    /// A directory of a commit, usually its root.
+    Stored(Node),
+    /// A directory of the file system.
+    Local(&'a Path),
+}
+
+/// How to compare.
+#[derive(Debug, Clone, Default)]
+pub struct DiffOptions {
+    /// Load metadata of everything that changed; otherwise [`Change::a`] and [`Change::b`] may
+    /// be empty.
+    pub details: bool,
+    /// Leave extended attributes out of the comparison.
+    pub no_xattrs: bool,
+    /// Take local files as owned by this user.
+    pub owner_uid: Option<u32>,
+    /// Take local files as owned by this group.
+    pub owner_gid: Option<u32>,
+}
+
+/// The type of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// Regular file.
+    File,
+    /// Symbolic link.
+    Symlink,
+    /// Directory.
+    Directory,
+}
+
+/// Metadata of one side of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// Type.
+    pub kind: FileKind,
+    /// Full `st_mode`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of a regular file, else 0.
+    pub size: u64,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
+    /// Target of a symbolic link.
+    pub symlink_target: Vec<u8>,
+    /// Name of a regular file's payload, where it was needed to tell two files apart.
+    pub payload: Option<PayloadId>,
+}
+
+/// What happened to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// Only in the second tree.
+    Added,
+    /// Only in the first tree.
+    Removed,
+    /// In both, and different.
+    Modified,
+}
+
+/// One path that differs.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What happened.
+    pub kind: ChangeKind,
+    /// Path from the root of the trees, beginning with `/`.
+    pub path: String,
+    /// Type on the side where it is now (the first side for removals).
+    pub file_kind: FileKind,
+    /// Whether the change follows from one above it: below a removed directory, or below a path
+    /// that changed its type. `ostree diff` does not list these.
+    pub implied: bool,
+    /// The first side's metadata.
+    pub a: Option<Info>,
+    /// The second side's metadata.
+    pub b: Option<Info>,
+}
+
+/// Everything that differs, in the order of `ostree diff`.
+#[derive(Debug, Clone, Default)]
+pub struct DiffReport {
+    /// In both and different.
+    pub modified: Vec<Change>,
+    /// Only in the first tree.
+    pub removed: Vec<Change>,
+    /// Only in the second tree.
+    pub added: Vec<Change>,
+}
+
+impl DiffReport {
+    /// All changes: modified, removed, added.
+    pub fn iter(&self) -> impl Iterator<Item = &Change> {
+        self.modified.iter().chain(&self.removed).chain(&self.added)
+    }
+}
+
+/// Which metadata of a path changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Aspects {
+    /// File, link or directory.
+    pub kind: bool,
+    /// Bytes or link target.
+    pub content: bool,
+    /// Permission bits.
+    pub mode: bool,
+    /// Owner or group.
+    pub owner: bool,
+    /// Extended attributes.
+    pub xattrs: bool,
+}
+
+impl Change {
+    /// What changed, from the metadata of both sides; `None` unless both were loaded.
+    pub fn aspects(&self) -> Option<Aspects> {
+        let (a, b) = (self.a.as_ref()?, self.b.as_ref()?);
+        let owner = (a.uid, a.gid) != (b.uid, b.gid);
+        let mode = a.mode & 0o7777 != b.mode & 0o7777;
+        let xattrs = a.xattrs != b.xattrs;
+        let kind = a.kind != b.kind;
+        let content =
+            (a.size, a.payload, &a.symlink_target) != (b.size, b.payload, &b.symlink_target);
+        Some(Aspects {
+            kind,
+            content: content && !kind,
+            mode,
+            owner,
+            xattrs,
+        })
+    }
+}
+
+/// Compares two trees.
+pub fn diff(
+    repo: &Repository,
+    a: Side<'_>,
+    b: Side<'_>,
+    options: &DiffOptions,
+    monitor: &dyn Monitor,
+) -> Result<DiffReport> {
+    monitor.begin(Phase::Scan, None);
+    let mut walk = Walk {
+        repo,
+        options,
+        monitor,
+        report: DiffReport::default(),
+    };
+    walk.dirs(&Dir::of(a)?, &Dir::of(b)?, &mut String::new(), 0)?;
+    monitor.end(Phase::Scan);
+    Ok(walk.report)
+}
+
+/// A directory of either side.
+#[derive(Debug, Clone)]
+enum Dir {
+    Stored { tree: ObjectId, meta: ObjectId },
+    Local(PathBuf),
+}
+
+/// A regular file or symbolic link of either side.
+#[derive(Debug, Clone)]
+enum File {
+    Stored(ObjectId),
+    Local(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Item<'l> {
+    File(&'l File),
+    Dir(&'l Dir),
+}
+
+/// Files, then directories, each sorted by name.
+#[derive(Debug, Default)]
+struct Listing {
+    files: Vec<(String, File)>,
+    dirs: Vec<(String, Dir)>,
+}
+
+impl Dir {
+    fn of(side: Side<'_>) -> Result<Self> {
+        match side {
+            Side::Stored(Node::Dir { tree, meta }) => Ok(Self::Stored { tree, meta }),
+            Side::Stored(Node::File(_)) => Err(Error::UnsupportedInput {
+                path: "/".into(),
+                reason: "not a directory".into(),
+            }),
+            Side::Local(path) => Ok(Self::Local(path.to_owned())),
+        }
+    }
+}
+
+impl Listing {
+    fn item(&self, name: &str) -> Option<Item<'_>> {
+        fn find<'l, T>(list: &'l [(String, T)], name: &str) -> Option<&'l T> {
+            let at = list.binary_search_by(|(n, _)| n.as_str().cmp(name)).ok()?;
+            list.get(at).map(|(_, item)| item)
+        }
+        find(&self.files, name)
+            .map(Item::File)
+            .or_else(|| find(&self.dirs, name).map(Item::Dir))
+    }
+
+    /// Names in OSTree's order: files, then directories.
+    fn items(&self) -> impl Iterator<Item = (&str, Item<'_>)> {
+        let files = self
+            .files
+            .iter()
+            .map(|(name, file)| (name.as_str(), Item::File(file)));
+        files.chain(
+            self.dirs
+                .iter()
+                .map(|(name, dir)| (name.as_str(), Item::Dir(dir))),
+        )
+    }
+}
+
+struct Walk<'r> {
+    repo: &'r Repository,
+    options: &'r DiffOptions,
+    monitor: &'r dyn Monitor,
+    report: DiffReport,
+}
+
+impl Walk<'_> {
+    fn list(&self, dir: &Dir) -> Result<Listing> {
+        match dir {
+            Dir::Local(path) => local::list(path),
+            Dir::Stored { tree, .. } => {
+                let listing = self.repo.dirtree(tree)?;
+                let files = listing.files.iter();
+                Ok(Listing {
+                    files: files
+                        .map(|(name, id)| (name.clone(), File::Stored(*id)))
+                        .collect(),
+                    dirs: listing
+                        .dirs
+                        .iter()
+                        .map(|d| {
+                            (
+                                d.name.clone(),
+                                Dir::Stored {
+                                    tree: d.tree,
+                                    meta: d.meta,
+                                },
+                            )
+                        })
+                        .collect(),
+                })
+            }
+        }
+    }
+
+    /// Compares the contents of two directories; their own metadata is the caller's business.
+    fn dirs(&mut self, a: &Dir, b: &Dir, path: &mut String, depth: usize) -> Result<()> {
+        check_depth(path, depth)?;
+        if self.monitor.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if let (Dir::Stored { tree: a, .. }, Dir::Stored { tree: b, .. }) = (a, b)
+            && a == b
+        {
+            return Ok(());
+        }
+        let (in_a, in_b) = (self.list(a)?, self.list(b)?);
+        self.monitor
+            .advance(Phase::Scan, (in_a.files.len() + in_b.files.len()) as u64);
+        let length = path.len();
+        for (name, item) in in_a.items() {
+            push(path, name);
+            match in_b.item(name) {
+                None => self.only(ChangeKind::Removed, &item, path, depth, false)?,
+                Some(other) => self.both(&item, &other, path, depth)?,
+            }
+            path.truncate(length);
+        }
+        for (name, item) in in_b.items().filter(|(name, _)| in_a.item(name).is_none()) {
+            push(path, name);
+            self.only(ChangeKind::Added, &item, path, depth, false)?;
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn both(&mut self, a: &Item<'_>, b: &Item<'_>, path: &mut String, depth: usize) -> Result<()> {
+        match (a, b) {
+            (Item::Dir(dir_a), Item::Dir(dir_b)) => {
+                if !self.same_dirmeta(dir_a, dir_b)? {
+                    self.modified(a, b, path)?;
+                }
+                self.dirs(dir_a, dir_b, path, depth + 1)
+            }
+            (Item::File(file_a), Item::File(file_b)) => {
+                if !self.same_file(file_a, file_b)? {
+                    self.modified(a, b, path)?;
+                }
+                Ok(())
+            }
+            (Item::Dir(_), Item::File(_)) => {
+                self.modified(a, b, path)?;
+                self.below(ChangeKind::Removed, a, path, depth, true)
+            }
+            (Item::File(_), Item::Dir(_)) => {
+                self.modified(a, b, path)?;
+                self.below(ChangeKind::Added, b, path, depth, true)
+            }
+        }
+    }
+
+    /// A path that only one side has, and what is below it.
+    fn only(
+        &mut self,
+        kind: ChangeKind,
+        item: &Item<'_>,
+        path: &mut String,
+        depth: usize,
+        implied: bool,
+    ) -> Result<()> {
+        let info = self.info_if_wanted(item)?;
+        let file_kind = kind_of(item, info.as_ref());
+        let (a, b) = if kind == ChangeKind::Removed {
+            (info, None)
+        } else {
+            (None, info)
+        };
+        let change = Change {
+            kind,
+            path: path.clone(),
+            file_kind,
+            implied,
+            a,
+            b,
+        };
+        let below = implied || kind == ChangeKind::Removed;
+        let list = if kind == ChangeKind::Removed {
+            &mut self.report.removed
+        } else {
+            &mut self.report.added
+        };
+        list.push(change);
+        self.below(kind, item, path, depth, below)
+    }
+
+    fn below(
+        &mut self,
+        kind: ChangeKind,
+        item: &Item<'_>,
+        path: &mut String,
+        depth: usize,
+        implied: bool,
+    ) -> Result<()> {
+        let Item::Dir(dir) = item else { return Ok(()) };
+        check_depth(path, depth)?;
+        let length = path.len();
+        let listing = self.list(dir)?;
+        for (name, item) in listing.items() {
+            push(path, name);
+            self.only(kind, &item, path, depth + 1, implied)?;
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn modified(&mut self, a: &Item<'_>, b: &Item<'_>, path: &str) -> Result<()> {
+        let (mut info_a, mut info_b) = (self.info_if_wanted(a)?, self.info_if_wanted(b)?);
+        if let (Item::File(file_a), Some(a), Item::File(file_b), Some(b)) =
+            (a, &mut info_a, b, &mut info_b)
+        {
+            // Files of different sizes need no names to be told apart.
+            if a.kind == FileKind::File && b.kind == FileKind::File && a.size == b.size {
+                (a.payload, b.payload) = (self.payload(file_a, a)?, self.payload(file_b, b)?);
+            } else {
+                (a.payload, b.payload) = (None, None);
+            }
+        }
+        let file_kind = kind_of(b, info_b.as_ref());
+        self.report.modified.push(Change {
+            kind: ChangeKind::Modified,
+            path: path.to_owned(),
+            file_kind,
+            implied: false,
+            a: info_a,
+            b: info_b,
+        });
+        Ok(())
+    }
+
+    fn same_dirmeta(&self, a: &Dir, b: &Dir) -> Result<bool> {
+        if let (Dir::Stored { meta: a, .. }, Dir::Stored { meta: b, .. }) = (a, b)
+            && (a == b || !self.options.no_xattrs)
+        {
+            return Ok(a == b);
+        }
+        let (a, b) = (self.dir_info(a)?, self.dir_info(b)?);
+        Ok(self.same_metadata(&a, &b))
+    }
+
+    fn same_file(&self, a: &File, b: &File) -> Result<bool> {
+        if let (File::Stored(a), File::Stored(b)) = (a, b)
+            && (a == b || !self.options.no_xattrs)
+        {
+            return Ok(a == b);
+        }
+        let (info_a, info_b) = (self.file_info(a)?, self.file_info(b)?);
+        if !self.same_metadata(&info_a, &info_b) {
+            return Ok(false);
+        }
+        if info_a.kind != FileKind::File {
+            return Ok(true);
+        }
+        Ok(self.payload(a, &info_a)? == self.payload(b, &info_b)?)
+    }
+
+    fn same_metadata(&self, a: &Info, b: &Info) -> bool {
+        a.kind == b.kind
+            && (a.mode, a.uid, a.gid, a.size) == (b.mode, b.uid, b.gid, b.size)
+            && a.symlink_target == b.symlink_target
+            && (self.options.no_xattrs || a.xattrs == b.xattrs)
+    }
+
+    fn payload(&self, file: &File, info: &Info) -> Result<Option<PayloadId>> {
+        match file {
+            _ if info.size == 0 => Ok(None),
+            File::Stored(_) => Ok(info.payload),
+            File::Local(path) => local::payload(path, self.monitor).map(Some),
+        }
+    }
+
+    fn info_if_wanted(&self, item: &Item<'_>) -> Result<Option<Info>> {
+        if !self.options.details {
+            return Ok(None);
+        }
+        match item {
+            Item::Dir(dir) => self.dir_info(dir).map(Some),
+            Item::File(file) => self.file_info(file).map(Some),
+        }
+    }
+
+    fn dir_info(&self, dir: &Dir) -> Result<Info> {
+        match dir {
+            Dir::Local(path) => local::info(path, self.options),
+            Dir::Stored { meta, .. } => {
+                let meta = self.repo.dirmeta(meta)?;
+                Ok(Info {
+                    kind: FileKind::Directory,
+                    mode: meta.mode,
+                    uid: meta.uid,
+                    gid: meta.gid,
+                    size: 0,
+                    xattrs: meta.xattrs.clone(),
+                    symlink_target: Vec::new(),
+                    payload: None,
+                })
+            }
+        }
+    }
+
+    fn file_info(&self, file: &File) -> Result<Info> {
+        match file {
+            File::Local(path) => local::info(path, self.options),
+            File::Stored(id) => {
+                let file = self.repo.file(id)?;
+                let kind = if file.header.is_symlink() {
+                    FileKind::Symlink
+                } else {
+                    FileKind::File
+                };
+                Ok(Info {
+                    kind,
+                    mode: file.header.mode,
+                    uid: file.header.uid,
+                    gid: file.header.gid,
+                    size: file.size,
+                    xattrs: file.header.xattrs,
+                    symlink_target: file.header.symlink_target,
+                    payload: file.payload,
+                })
+            }
+        }
+    }
+}
+
+fn push(path: &mut String, name: &str) {
+    path.push('/');
+    path.push_str(name);
+}
+
+/// Without details, files are not told from links: that would load every header.
+fn kind_of(item: &Item<'_>, info: Option<&Info>) -> FileKind {
+    match (item, info) {
+        (_, Some(info)) => info.kind,
+        (Item::Dir(_), None) => FileKind::Directory,
+        (Item::File(_), None) => FileKind::File,
+    }
+}

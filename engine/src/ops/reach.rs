@@ -1,0 +1,142 @@
+//! Which entries commits refer to.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, ObjectKind};
+use crate::pack::{EntryKind, Key};
+use crate::repo::{Repository, payload_keys};
+
+/// Everything found by walking commits. Shared subtrees are walked once.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    /// Entries that must exist.
+    pub(crate) keys: HashSet<Key>,
+}
+
+/// Told of what is wrong on the way; the walk goes on with what can be read.
+pub(crate) type OnProblem<'a> = dyn FnMut(&str, Error) + 'a;
+
+impl Reach {
+    /// Adds a commit and its whole tree (not its parents).
+    pub(crate) fn add_commit(
+        &mut self,
+        repo: &Repository,
+        id: &ObjectId,
+        problem: &mut OnProblem<'_>,
+    ) -> Option<crate::object::Commit> {
+        if !self.keys.insert(key(EntryKind::Commit, id)) {
+            return repo.commit(id).ok();
+        }
+        match repo.commit(id) {
+            Ok(commit) => {
+                self.add_meta(repo, &commit.meta, "/", problem);
+                self.add_tree(repo, &commit.tree, "", problem);
+                Some(commit)
+            }
+            Err(error) => {
+                problem("", error);
+                None
+            }
+        }
+    }
+
+    fn add_meta(
+        &mut self,
+        repo: &Repository,
+        id: &ObjectId,
+        path: &str,
+        problem: &mut OnProblem<'_>,
+    ) {
+        if self.keys.insert(key(EntryKind::Dirmeta, id))
+            && let Err(error) = repo.dirmeta(id)
+        {
+            problem(path, error);
+        }
+    }
+
+    fn add_tree(
+        &mut self,
+        repo: &Repository,
+        root: &ObjectId,
+        path: &str,
+        problem: &mut OnProblem<'_>,
+    ) {
+        let mut queue = vec![(*root, path.to_owned())];
+        while let Some((id, path)) = queue.pop() {
+            if !self.keys.insert(key(EntryKind::Dirtree, &id)) {
+                continue;
+            }
+            let listing = match repo.dirtree(&id) {
+                Ok(listing) => listing,
+                Err(error) => {
+                    problem(&path, error);
+                    continue;
+                }
+            };
+            for (name, file) in &listing.files {
+                if let Err(error) = self.add_file(repo, file) {
+                    problem(&format!("{path}/{name}"), error);
+                }
+            }
+            for dir in &listing.dirs {
+                let path = format!("{path}/{}", dir.name);
+                self.add_meta(repo, &dir.meta, &path, problem);
+                queue.push((dir.tree, path));
+            }
+        }
+    }
+
+    fn add_file(&mut self, repo: &Repository, id: &ObjectId) -> Result<()> {
+        if !self.keys.insert(key(EntryKind::File, id)) {
+            return Ok(());
+        }
+        let file = repo.file(id)?;
+        let Some(payload) = file.payload else {
+            return Ok(());
+        };
+        let mut missing = false;
+        for part in payload_keys(&payload, file.size) {
+            if !self.keys.insert(part) {
+                break;
+            }
+            missing |= repo.store().locate(&part)?.is_none();
+        }
+        if missing {
+            Err(Error::MissingPayload { id: payload })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+pub(crate) fn key(kind: EntryKind, id: &ObjectId) -> Key {
+    Key::new(kind, *id.as_bytes())
+}
+
+/// Commits to walk: each root with up to `depth` parents (`None` = all). Where history is cut off
+/// because a parent was never fetched or has been pruned, it simply ends.
+pub(crate) fn with_parents(
+    repo: &Repository,
+    roots: impl IntoIterator<Item = ObjectId>,
+    depth: Option<u64>,
+) -> Result<HashSet<ObjectId>> {
+    let mut best: std::collections::HashMap<ObjectId, u64> = std::collections::HashMap::new();
+    for root in roots {
+        let mut next = Some(root);
+        let mut left = depth.map_or(u64::MAX, |d| d.saturating_add(1));
+        while let Some(id) = next.filter(|_| left > 0) {
+            // Seen before with at least as much left to go: nothing new from here on.
+            if best.get(&id).is_some_and(|seen| *seen >= left) {
+                break;
+            }
+            if !repo.contains(ObjectKind::Commit, &id)? {
+                break;
+            }
+            best.insert(id, left);
+            left -= 1;
+            next = repo.commit(&id)?.parent;
+        }
+    }
+    Ok(best.into_keys().collect())
+}

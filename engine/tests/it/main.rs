@@ -1,0 +1,12 @@
+//! Tests of the engine from outside, in one binary.
+
+mod bad_input;
+mod commit;
+mod concurrent;
+mod crash;
+mod damage;
+mod faulty;
+mod fuzz_smoke;
+mod objects;
+mod prune;
+mod support;

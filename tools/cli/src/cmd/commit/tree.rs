@@ -1,0 +1,122 @@
+//! The trees of a new commit.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use grove_engine::error::IoResultExt;
+use grove_engine::ops::source::{SourceReport, add_dir, add_ref, add_tar};
+use grove_engine::tree::MutableTree;
+use grove_engine::{Monitor, Transaction};
+
+use super::Args;
+use crate::exit::{Error, Result};
+
+/// The value of `--tree`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory.
+    Dir(PathBuf),
+    /// An archive.
+    Tar(PathBuf),
+    /// A commit.
+    Ref(String),
+    /// A package.
+    Rpm(PathBuf),
+    /// A directory of packages.
+    Rpms(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = "expected dir=PATH, tar=FILE, ref=REV, rpm=FILE or rpms=DIR";
+        let (kind, what) = text.split_once('=').ok_or(expected)?;
+        if what.is_empty() {
+            return Err(format!("nothing after '{kind}='"));
+        }
+        Ok(match kind {
+            "dir" => Self::Dir(what.into()),
+            "tar" => Self::Tar(what.into()),
+            "ref" => Self::Ref(what.into()),
+            "rpm" => Self::Rpm(what.into()),
+            "rpms" => Self::Rpms(what.into()),
+            _ => return Err(expected.into()),
+        })
+    }
+}
+
+/// Lays all trees over each other.
+pub fn build(
+    txn: &mut Transaction<'_>,
+    tree: &mut MutableTree,
+    args: &Args,
+    monitor: &dyn Monitor,
+) -> Result<SourceReport> {
+    let repo = txn.repository();
+    if let Some(base) = &args.base {
+        add_ref(repo, tree, &repo.resolve_rev(base)?)?;
+    }
+    let single = [Source::Dir(args.path.clone().unwrap_or_else(|| PathBuf::from(".")))];
+    let sources = if args.tree.is_empty() { &single[..] } else { &args.tree };
+    let options = args.source_options();
+    let mut total = SourceReport::default();
+    let mut packages: Vec<&Path> = Vec::new();
+    for (i, source) in sources.iter().enumerate() {
+        let report = match source {
+            Source::Dir(path) => add_dir(txn, tree, path, &options, monitor)?,
+            Source::Tar(path) => {
+                let file = File::open(path).at(path)?;
+                add_tar(txn, tree, file, &path.to_string_lossy(), &options, monitor)?
+            }
+            Source::Ref(rev) => {
+                add_ref(repo, tree, &repo.resolve_rev(rev)?)?;
+                SourceReport::default()
+            }
+            Source::Rpm(path) | Source::Rpms(path) => {
+                packages.push(path);
+                // Packages named one after the other are one set: they may share paths.
+                let more = sources.get(i + 1);
+                if matches!(more, Some(Source::Rpm(_) | Source::Rpms(_))) {
+                    continue;
+                }
+                add_packages(txn, tree, &std::mem::take(&mut packages), args, monitor)?
+            }
+        };
+        add(&mut total, report);
+    }
+    Ok(total)
+}
+
+fn add(total: &mut SourceReport, one: SourceReport) {
+    total.files += one.files;
+    total.dirs += one.dirs;
+    total.unread_files += one.unread_files;
+    total.skipped += one.skipped;
+}
+
+fn add_packages(
+    _txn: &mut Transaction<'_>,
+    _tree: &mut MutableTree,
+    packages: &[&Path],
+    _args: &Args,
+    _monitor: &dyn Monitor,
+) -> Result<SourceReport> {
+    let first = packages.first().map(|path| path.display().to_string()).unwrap_or_default();
+    Err(Error::failed(format!("{first}: packages are not supported by this build")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_are_named_by_kind() {
+        assert_eq!("dir=/a=b".parse(), Ok(Source::Dir("/a=b".into())));
+        assert_eq!("ref=os/x".parse(), Ok(Source::Ref("os/x".into())));
+        for wrong in ["", "dir", "dir=", "zip=a", "=a"] {
+            assert!(wrong.parse::<Source>().is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Progress on a terminal, warnings, and Ctrl-C.
+//!
+//! The engine calls from many threads, so its calls only count; one thread draws, ten times a
+//! second, beginning 250 ms after the first phase so that short work shows nothing.
+
+use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use grove_engine::monitor::{Monitor, Phase};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::cli::Globals;
+
+const DELAY: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(100);
+const DRAWS_PER_SECOND: u8 = 10;
+
+/// What each phase is called and counted in.
+const PHASES: &[(Phase, &str, Unit)] = &[
+    (Phase::Scan, "Reading", Unit::Entries),
+    (Phase::Import, "Importing", Unit::Packages),
+    (Phase::Store, "Storing", Unit::Bytes),
+    (Phase::Tree, "Writing tree", Unit::Entries),
+    (Phase::Publish, "Publishing", Unit::Entries),
+    (Phase::Checkout, "Writing files", Unit::Entries),
+    (Phase::Verify, "Verifying", Unit::Bytes),
+    (Phase::Reindex, "Indexing", Unit::Packs),
+    (Phase::Prune, "Pruning", Unit::Packs),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Entries,
+    Packages,
+    Packs,
+}
+
+/// Counts of one phase; `begun` and `over` tell whether it has a line.
+#[derive(Debug, Default)]
+struct Counter {
+    begun: AtomicBool,
+    over: AtomicBool,
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    counters: Vec<Counter>,
+    lines: MultiProgress,
+    drawn: AtomicBool,
+}
+
+/// The [`Monitor`] of the command line.
+#[derive(Debug)]
+pub struct Progress {
+    shared: Arc<Shared>,
+    interrupted: Arc<AtomicBool>,
+    drawer: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+    warnings: bool,
+}
+
+impl Progress {
+    /// Shows progress when standard error is a terminal and the user did not refuse it. From here
+    /// on the first Ctrl-C asks the operation to stop, the second one kills.
+    pub fn new(globals: &Globals) -> Self {
+        let shared = Arc::new(Shared {
+            counters: PHASES.iter().map(|_| Counter::default()).collect(),
+            lines: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(
+                DRAWS_PER_SECOND,
+            )),
+            drawn: AtomicBool::new(false),
+        });
+        let show = !globals.quiet && !globals.no_progress && io::stderr().is_terminal();
+        Self {
+            drawer: Mutex::new(show.then(|| start_drawing(&shared))),
+            shared,
+            interrupted: interrupt_flag(),
+            warnings: !globals.quiet,
+        }
+    }
+
+    /// Takes the lines off the terminal, so that results can be printed.
+    pub fn finish(&self) {
+        let drawer = self
+            .drawer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((stop, thread)) = drawer {
+            drop(stop);
+            // The thread only draws; if it panicked there is nothing to clean up.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Monitor for Progress {
+    fn begin(&self, phase: Phase, total: Option<u64>) {
+        if let Some(counter) = self.shared.counter(phase) {
+            counter.total.store(total.unwrap_or(0), Relaxed);
+            counter.done.store(0, Relaxed);
+            counter.over.store(false, Relaxed);
+            counter.begun.store(true, Relaxed);
+        }
+    }
+
+    fn advance(&self, phase: Phase, amount: u64) {
+        if let Some(counter) = self.shared.counter(phase) {
+            counter.done.fetch_add(amount, Relaxed);
+        }
+    }
+
+    fn end(&self, phase: Phase) {
+        if let Some(counter) = self.shared.counter(phase) {
+            counter.over.store(true, Relaxed);
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        if !self.warnings {
+            return;
+        }
+        if self.shared.drawn.load(Relaxed) {
+            self.shared
+                .lines
+                .suspend(|| eprintln!("warning: {message}"));
+        } else {
+            eprintln!("warning: {message}");
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.interrupted.load(Relaxed)
+    }
+}
+
+impl Shared {
+    fn counter(&self, phase: Phase) -> Option<&Counter> {
+        let at = PHASES.iter().position(|(known, _, _)| *known == phase)?;
+        self.counters.get(at)
+    }
+}
+
+/// A flag that SIGINT and SIGTERM raise; raised again, they kill the process.
+pub fn interrupt_flag() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag down, passes by the first action and
+        // raises it. Failure leaves the default action, which is to kill: as good as any.
+        let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag));
+        let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
+    }
+    flag
+}
+
+fn start_drawing(shared: &Arc<Shared>) -> (Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = mpsc::channel();
+    let shared = Arc::clone(shared);
+    let thread = thread::spawn(move || {
+        let mut bars: Vec<Option<ProgressBar>> = PHASES.iter().map(|_| None).collect();
+        let mut wait = DELAY;
+        while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+            wait = INTERVAL;
+            draw(&shared, &mut bars);
+        }
+        bars.iter()
+            .flatten()
+            .for_each(ProgressBar::finish_and_clear);
+    });
+    (stop, thread)
+}
+
+fn draw(shared: &Shared, bars: &mut [Option<ProgressBar>]) {
+    for ((counter, bar), (_, label, unit)) in shared.counters.iter().zip(bars).zip(PHASES) {
+        if !counter.begun.load(Relaxed) {
+            continue;
+        }
+        if counter.over.load(Relaxed) {
+            if let Some(bar) = bar.take() {
+                bar.finish_and_clear();
+            }
+            continue;
+        }
+        let total = counter.total.load(Relaxed);
+        let bar = bar.get_or_insert_with(|| {
+            shared.drawn.store(true, Relaxed);
+            shared.lines.add(ProgressBar::new(0).with_message(*label))
+        });
+        if bar.length().unwrap_or(0) != total || bar.position() == 0 {
+            bar.set_length(total);
+            bar.set_style(style(*unit, total > 0));
+        }
+        bar.set_position(counter.done.load(Relaxed));
+        bar.tick();
+    }
+}
+
+fn style(unit: Unit, total: bool) -> ProgressStyle {
+    let template = match (unit, total) {
+        (Unit::Bytes, true) => {
+            "{msg:14} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
+        }
+        (Unit::Bytes, false) => "{msg:14} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
+        (Unit::Entries, true) => "{msg:14} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}",
+        (Unit::Entries, false) => "{msg:14} {human_pos} {per_sec} {elapsed}",
+        (Unit::Packages, true) => "{msg:14} {wide_bar} {pos}/{len} packages {eta}",
+        (Unit::Packages, false) => "{msg:14} {pos} packages {elapsed}",
+        (Unit::Packs, true) => "{msg:14} {wide_bar} {pos}/{len} packs {eta}",
+        (Unit::Packs, false) => "{msg:14} {pos} packs {elapsed}",
+    };
+    ProgressStyle::with_template(template).expect("because the templates above are tested")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_has_a_valid_template() {
+        for (_, _, unit) in PHASES {
+            let _ = (style(*unit, true), style(*unit, false));
+        }
+    }
+
+    #[test]
+    fn counts_are_kept_per_phase() {
+        let globals = Globals {
+            quiet: true,
+            ..Globals::default()
+        };
+        let progress = Progress::new(&globals);
+        progress.begin(Phase::Store, Some(10));
+        progress.advance(Phase::Store, 4);
+        progress.advance(Phase::Store, 3);
+        let counter = progress
+            .shared
+            .counter(Phase::Store)
+            .expect("a known phase");
+        assert_eq!(counter.done.load(Relaxed), 7);
+        assert!(!counter.over.load(Relaxed));
+        progress.end(Phase::Store);
+        assert!(counter.over.load(Relaxed));
+        assert!(!progress.is_cancelled());
+    }
+}

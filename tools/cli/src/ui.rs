@@ -1,0 +1,100 @@
+//! Text for people: standard output, sizes, colour.
+
+use std::env;
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, IsTerminal, StdoutLock};
+
+/// Buffered standard output. Flush it before the command returns, so that errors are seen.
+pub fn stdout() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::with_capacity(64 << 10, io::stdout().lock())
+}
+
+/// Whether standard output may be coloured: a terminal, and NO_COLOR is unset or empty.
+pub fn colour() -> bool {
+    let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && env::var_os("TERM").is_none_or(|term| term != "dumb") && io::stdout().is_terminal()
+}
+
+/// How to print sizes.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct SizeSwitch {
+    /// Print sizes as plain numbers of bytes
+    #[arg(long)]
+    pub bytes: bool,
+}
+
+impl SizeSwitch {
+    /// A size as the switch wants it.
+    pub fn show(self, bytes: u64) -> String {
+        if self.bytes {
+            bytes.to_string()
+        } else {
+            human(bytes)
+        }
+    }
+}
+
+/// A size in binary units with at most four characters of number: `0 B`, `1.5 KiB`, `213 MiB`.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = usize::from(value < 99.95);
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+/// `1 file`, `2 files`.
+pub fn count(n: u64, noun: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{plural}")
+}
+
+/// A name or path for a terminal line: control characters become `\xNN`.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            let mut utf8 = [0; 4];
+            for byte in c.encode_utf8(&mut utf8).bytes() {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short_and_in_binary_units() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (102_348, "99.9 KiB"),
+            (102_400, "100 KiB"),
+            (1_023_488, "1.0 MiB"),
+            (223_739_904, "213 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(human(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_a_terminal() {
+        assert_eq!(printable("a\x1b[31m\nb \u{e9}"), "a\\x1b[31m\\x0ab \u{e9}");
+    }
+}

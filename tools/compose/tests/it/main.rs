@@ -1,0 +1,10 @@
+//! Tests of the crate's public face, against real packages and rpm's own tools.
+
+#![allow(clippy::unwrap_used)]
+
+mod dataset;
+mod forge;
+mod hostile;
+mod import;
+mod setcap;
+mod support;
