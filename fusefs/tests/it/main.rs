@@ -1,5 +1,7 @@
 //! Mounts as their users see them.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 mod content;
 mod damage;
 mod lifecycle;
