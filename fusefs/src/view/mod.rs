@@ -219,12 +219,26 @@ impl<S: Source> View<S> {
     /// Path of an inode below the mount's root, for messages.
     pub fn path(&self, number: u64) -> String {
         match self.inodes.get(number) {
-            Some(Node::Dir(dir)) if number == ROOT => dir.name.to_string(),
-            Some(Node::Dir(dir)) => join(&self.path(dir.parent), &dir.name),
+            Some(Node::Dir(dir)) => self.dir_path(number, dir),
             Some(Node::File { id, seen_in }) => self.file_path(seen_in, &id),
             Some(Node::RefLink(target)) => target.to_string(),
             None => format!("inode {number}"),
         }
+    }
+
+    /// Not recursive: a commit may be deeper than a thread's stack.
+    fn dir_path(&self, mut number: u64, mut dir: Arc<Dir>) -> String {
+        let mut names = Vec::new();
+        while number != ROOT {
+            names.push(dir.name.clone());
+            number = dir.parent;
+            match self.inodes.get(number) {
+                Some(Node::Dir(parent)) => dir = parent,
+                _ => break,
+            }
+        }
+        names.reverse();
+        names.join("/")
     }
 
     fn node(&self, number: u64) -> Result<Node> {
