@@ -30,7 +30,7 @@ use crate::refs::RefUpdate;
 use crate::tree::{FileEntry, MutableTree, NewRecord};
 
 /// Small payloads are gathered up to this many bytes before they are sorted and grouped.
-const WINDOW_TARGET: usize = 32 << 20;
+const WINDOW_TARGET: usize = 24 << 20;
 /// Packs that may be on their way to the disk at the same time.
 const SYNCS_AT_ONCE: usize = 4;
 

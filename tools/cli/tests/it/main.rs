@@ -11,6 +11,7 @@ mod docs;
 mod env;
 mod errors;
 mod interrupt;
+mod kill;
 mod look;
 mod mount;
 mod ostree;
