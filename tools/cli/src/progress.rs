@@ -206,11 +206,12 @@ fn draw(shared: &Shared, bars: &mut [Option<ProgressBar>]) {
         let total = counter.total.load(Relaxed);
         let bar = bar.get_or_insert_with(|| {
             shared.drawn.store(true, Relaxed);
-            shared.lines.add(ProgressBar::new(0).with_prefix(*label))
+            let bar = ProgressBar::new(total).with_prefix(*label);
+            shared.lines.add(bar.with_style(style(*unit, total > 0)))
         });
-        if bar.length().unwrap_or(0) != total || bar.position() == 0 {
-            bar.set_length(total);
+        if bar.length().unwrap_or(0) != total {
             bar.set_style(style(*unit, total > 0));
+            bar.set_length(total);
         }
         let done = counter.done.load(Relaxed);
         let elapsed = shared
