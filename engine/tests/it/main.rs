@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod faulty;
 mod fuzz_smoke;
+mod layering;
 mod objects;
 mod prune;
 mod support;
