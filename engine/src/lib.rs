@@ -10,6 +10,8 @@
 
 mod compress;
 pub mod error;
+#[cfg(test)]
+mod format_doc;
 pub mod fs;
 pub mod id;
 mod index;

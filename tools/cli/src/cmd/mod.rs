@@ -44,6 +44,8 @@ verbs! {
     Checkout => checkout,
     Diff => diff,
     Stats => stats,
+    Fsck => fsck,
+    Prune => prune,
     Reindex => reindex,
     Completion => completion,
     Man => man,

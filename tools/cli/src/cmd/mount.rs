@@ -65,10 +65,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let repo = globals.repository()?;
     let what =
         if args.all { What::All } else { What::Commit(repo.resolve_rev(&args.first)?) };
+    drop(repo);
     if args.foreground || args.serve {
-        serve(repo, what, args)
+        // Serving goes on in another working directory.
+        let path = globals.repo_path();
+        let path = std::fs::canonicalize(&path).at(&path)?;
+        serve(Repository::open(&path)?, what, args)
     } else {
-        drop(repo);
         in_background(args, globals)
     }
 }
