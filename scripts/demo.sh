@@ -44,7 +44,7 @@ if can_mount; then
   run grove mount mini/stable mnt
   run ls -l mnt
   run ls -l mnt/usr/lib
-  run cat mnt/etc/os-release
+  run cat mnt/usr/lib/os-release
   run grove umount mnt
   mounted=
 else

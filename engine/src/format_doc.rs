@@ -16,14 +16,21 @@ fn document() -> String {
 fn fenced(label: &str) -> String {
     let document = document();
     let start = format!("```{label}\n");
-    let at = document.find(&start).unwrap_or_else(|| panic!("no block {label}")) + start.len();
+    let at = document
+        .find(&start)
+        .unwrap_or_else(|| panic!("no block {label}"))
+        + start.len();
     let len = document[at..].find("```").unwrap();
     document[at..at + len].to_owned()
 }
 
 fn assert_hexdump(label: &str, bytes: &[u8]) {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(fenced(&format!("hexdump {label}")).replace('\n', ""), hex, "{label}");
+    assert_eq!(
+        fenced(&format!("hexdump {label}")).replace('\n', ""),
+        hex,
+        "{label}"
+    );
 }
 
 #[test]
@@ -43,9 +50,16 @@ fn constants_are_as_documented() {
         ("MAX_RAW", pack::MAX_RAW as u64),
         ("MAX_ENTRIES", pack::MAX_ENTRIES as u64),
     ] {
-        assert!(document.contains(&format!("| `{name}` | {value} |")), "{name} is {value}");
+        assert!(
+            document.contains(&format!("| `{name}` | {value} |")),
+            "{name} is {value}"
+        );
     }
-    for (up_to, size) in [("up to 4 GiB", 4 << 30), ("up to 64 GiB", 64 << 30), ("more", 65 << 30)] {
+    for (up_to, size) in [
+        ("up to 4 GiB", 4 << 30),
+        ("up to 64 GiB", 64 << 30),
+        ("more", 65 << 30),
+    ] {
         let row = format!("| {up_to} | {} |", pack::extent_size(size));
         assert!(document.contains(&row), "{row}");
     }
@@ -75,11 +89,17 @@ fn hexdumps_are_what_is_written() {
         symlink_target: Vec::new(),
         xattrs: Xattrs::default(),
     };
-    assert_hexdump("file-record", &encode_record(&header, 6, Some(PayloadId::of(b"hello\n"))));
+    assert_hexdump(
+        "file-record",
+        &encode_record(&header, 6, Some(PayloadId::of(b"hello\n"))),
+    );
 }
 
 #[test]
 fn the_refs_file_is_as_shown() {
     let map = [("os/stable".to_owned(), ObjectId::of(b""))].into();
-    assert_eq!(fenced("text refs"), refs::encode(&Refs { generation: 3, map }));
+    assert_eq!(
+        fenced("text refs"),
+        refs::encode(&Refs { generation: 3, map })
+    );
 }

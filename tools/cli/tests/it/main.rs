@@ -14,6 +14,7 @@ mod interrupt;
 mod look;
 mod mount;
 mod ostree;
+mod readme;
 mod upkeep;
 
 /// A file that is not named above would not be tested.
