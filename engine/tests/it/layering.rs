@@ -111,3 +111,33 @@ fn every_file_of_these_tests_is_a_module() {
         assert!(listed, "{} is not in main.rs", path.display());
     }
 }
+
+#[test]
+fn crates_depend_on_each_other_one_way_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let terminal = ["clap", "indicatif", "anyhow"];
+    let cases: [(&str, &[&str]); 4] = [
+        ("engine", &["grove-", "fuser", "rpm"]),
+        ("fusefs", &["grove-compose", "grove-cli", "rpm"]),
+        ("tools/compose", &["grove-fusefs", "grove-cli", "fuser"]),
+        ("tools/cli", &["fuser", "rpm", "sled"]),
+    ];
+    for (folder, banned) in cases {
+        let manifest = fs::read_to_string(root.join(folder).join("Cargo.toml"));
+        let manifest = manifest.expect("each crate has a manifest");
+        let (_, rest) = manifest
+            .split_once("\n[dependencies]\n")
+            .expect("each crate has dependencies");
+        let names = rest
+            .lines()
+            .take_while(|line| !line.starts_with('['))
+            .filter_map(|line| line.split(['.', ' ', '=']).next());
+        for name in names {
+            let wrong = banned
+                .iter()
+                .any(|ban| name == *ban || (ban.ends_with('-') && name.starts_with(ban)))
+                || (folder != "tools/cli" && terminal.contains(&name));
+            assert!(!wrong, "{folder} must not depend on {name}");
+        }
+    }
+}
