@@ -1,9 +1,9 @@
 #!/bin/bash
 # The main job, from packages to a mounted commit, in a temporary directory: see `make demo`.
+# The argument is the directory of the programs.
 set -euo pipefail
 
-target=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-PATH=$target/debug:$PATH
+PATH=$(realpath "${1:?where the programs are}"):$PATH
 
 dir=$(mktemp -d)
 mounted=
@@ -21,7 +21,12 @@ cd "$dir"
 # Prints a command, then runs it. At most $lines lines of its output are shown.
 lines=12
 run() {
-  printf '\n$ %s\n' "$*"
+  local word line=
+  for word in "$@"; do
+    if [[ $word = *' '* ]]; then word="'$word'"; fi
+    line+=" $word"
+  done
+  printf '\n$%s\n' "$line"
   "$@" | awk -v max="$lines" 'NR <= max { print } END { if (NR > max) print "  ... " NR - max " more lines" }'
 }
 
