@@ -15,7 +15,7 @@ macro_rules! verbs {
         /// The verbs.
         #[derive(Debug, Subcommand)]
         pub enum Command {
-            $($(#[$meta])* $variant($module::Args),)*
+            $($(#[$meta])* $variant(Box<$module::Args>),)*
         }
 
         impl Command {

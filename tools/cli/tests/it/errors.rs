@@ -116,9 +116,9 @@ fn packs(env: &Env) -> Vec<std::path::PathBuf> {
         for entry in fs::read_dir(dir).expect("a directory") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
-                todo.push(path)
+                todo.push(path);
             } else {
-                found.push(path)
+                found.push(path);
             }
         }
     }
