@@ -17,12 +17,10 @@ help: ## List the targets
 setup: ## Install the Debian packages that are missing (needs root and apt-get)
 	@missing=; for p in $(PACKAGES); do \
 	  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || missing="$$missing $$p"; done; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  export DEBIAN_FRONTEND=noninteractive; echo "setup: installing$$missing"; \
-	  apt-get -qq update && apt-get -qq -y install --no-install-recommends $$missing >/dev/null; \
-	else \
-	  echo "setup: not installed, as this is not root on a machine with apt-get:$$missing"; \
+	[ -n "$$missing" ] || exit 0; export DEBIAN_FRONTEND=noninteractive; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "setup: installing$$missing" && \
+	  apt-get -qq update && apt-get -qq -y install --no-install-recommends $$missing >/dev/null; then :; else \
+	  echo "setup: could not install (it takes root, apt-get and the network):$$missing"; \
 	  echo "setup: tests that need one of them are skipped and say so"; \
 	fi
 
