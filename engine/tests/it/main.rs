@@ -1,5 +1,7 @@
 //! Tests of the engine from outside, in one binary.
 
+#![allow(clippy::unwrap_used)]
+
 mod bad_input;
 mod commit;
 mod concurrent;
