@@ -82,13 +82,14 @@ fn special_files_and_foreign_names_are_refused_by_path_or_skipped_with_a_count()
     let strange = tree.join(std::ffi::OsStr::from_bytes(b"usr/caf\xe9"));
     let fifo = tree.join("usr/pipe");
     let socket = tree.join("usr/socket");
-    let make: [(&Path, &dyn Fn(&Path)); 3] = [
+    type Make<'a> = (&'a Path, &'a dyn Fn(&Path));
+    let make: [Make<'_>; 3] = [
         (&strange, &|p| fs::write(p, "x").unwrap()),
         (&fifo, &|p| {
-            assert!(Command::new("mkfifo").arg(p).status().unwrap().success())
+            assert!(Command::new("mkfifo").arg(p).status().unwrap().success());
         }),
         (&socket, &|p| {
-            drop(std::os::unix::net::UnixListener::bind(p).unwrap())
+            drop(std::os::unix::net::UnixListener::bind(p).unwrap());
         }),
     ];
     for (path, make) in make {

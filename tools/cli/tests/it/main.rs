@@ -15,6 +15,7 @@ mod kill;
 mod look;
 mod mount;
 mod ostree;
+mod readme;
 mod upkeep;
 
 /// A file that is not named above would not be tested.

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::env::Env;
 
 /// Whether mounts are possible here; says so if not.
-fn can_mount() -> bool {
+pub fn can_mount() -> bool {
     let can = fs::OpenOptions::new()
         .read(true)
         .write(true)
