@@ -135,7 +135,7 @@ impl RefsFile {
     }
 }
 
-fn encode(refs: &Refs) -> String {
+pub(crate) fn encode(refs: &Refs) -> String {
     let mut text = format!("{HEADER}{}\n", refs.generation);
     for (name, commit) in &refs.map {
         writeln!(text, "{commit} {name}").expect("because writing to a string cannot fail");

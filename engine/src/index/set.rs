@@ -12,9 +12,9 @@ use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::{Lock, LockMode};
 use crate::id::PackId;
 use crate::pack::Key;
+use crate::pack::doomed;
 use crate::pack::reader::PackReader;
 use crate::pack::writer::IndexRow;
-use crate::repo::doomed;
 
 /// When recent packs hold more rows than this, everything is merged into a new file.
 const MERGE_ROWS: usize = 20_000;

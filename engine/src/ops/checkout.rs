@@ -141,7 +141,7 @@ struct OpenDir<'j> {
     /// Metadata to set in the end; `None` for directories that were there before.
     meta: Option<Arc<DirMeta>>,
     /// Keeps the parent unfinished; never read.
-    _parent: Option<Arc<OpenDir<'j>>>,
+    _parent: Option<Arc<Self>>,
 }
 
 impl OpenDir<'_> {
@@ -161,7 +161,10 @@ impl Drop for OpenDir<'_> {
 
 impl<'r> Job<'r> {
     fn os_path(&self, path: &str) -> PathBuf {
-        self.destination.join(path.trim_start_matches('/'))
+        match path.trim_start_matches('/') {
+            "" => self.destination.to_owned(),
+            below => self.destination.join(below),
+        }
     }
 
     /// Remembers the first error and lets all tasks stop.

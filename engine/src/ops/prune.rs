@@ -9,11 +9,12 @@ use crate::id::{ObjectId, PackId};
 use crate::index::ObjectIndex;
 use crate::index::set::Index;
 use crate::monitor::{Monitor, Phase};
+use crate::pack::doomed;
 use crate::pack::reader::PackReader;
 use crate::pack::writer::{BlockBuilder, IndexRow};
 use crate::pack::{EntryKind, Key};
+use crate::repo::Repository;
 use crate::repo::transaction::{PackSeries, publish_packs};
-use crate::repo::{Repository, doomed};
 
 /// A pack of payloads is rewritten when at least this share (1/5) of it is dead.
 const REWRITE_SHARE: u64 = 5;

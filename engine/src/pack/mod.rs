@@ -1,8 +1,9 @@
 //! Packs: write-once files of checksummed blocks. Layout: docs/format.md, "Packs".
 //!
-//! This module owns the bytes; [`writer`] makes packs, [`reader`] reads and verifies them. It knows
-//! nothing of objects beyond their keys.
+//! This module owns the bytes; [`writer`] makes packs, [`reader`] reads and verifies them,
+//! [`doomed`] deletes them. It knows nothing of objects beyond their keys.
 
+pub(crate) mod doomed;
 pub(crate) mod reader;
 pub(crate) mod writer;
 

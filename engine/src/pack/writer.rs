@@ -73,6 +73,21 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Compresses a block of one entry, without gathering it first.
+    pub(crate) fn single(class: BlockClass, key: Key, bytes: &[u8]) -> io::Result<Self> {
+        let len = u32::try_from(bytes.len()).expect("because entries fit a block");
+        let (codec, stored) = compress(bytes)?;
+        let table = encode_entry(&key, len);
+        Ok(Self::new(
+            class,
+            codec,
+            vec![key],
+            &table,
+            bytes.len(),
+            stored,
+        ))
+    }
+
     pub(crate) fn new(
         class: BlockClass,
         codec: Codec,

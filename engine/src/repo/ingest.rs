@@ -281,15 +281,11 @@ pub(super) fn group(mut window: Vec<Small>) -> io::Result<Vec<Block>> {
 }
 
 fn extent(id: &PayloadId, part: u32, bytes: &[u8]) -> io::Result<Block> {
-    let mut builder = BlockBuilder::new(BlockClass::Extent);
-    builder.push(
-        Key {
-            part,
-            ..Key::new(EntryKind::Payload, *id.as_bytes())
-        },
-        bytes,
-    );
-    builder.finish()
+    let key = Key {
+        part,
+        ..Key::new(EntryKind::Payload, *id.as_bytes())
+    };
+    Block::single(BlockClass::Extent, key, bytes)
 }
 
 /// Cuts payloads in memory into extents and compresses them.

@@ -1,6 +1,5 @@
 //! The repository: opening, looking up, and beginning transactions.
 
-pub(crate) mod doomed;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 mod meta;

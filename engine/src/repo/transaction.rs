@@ -13,7 +13,6 @@ use std::thread::JoinHandle;
 
 use rayon::prelude::*;
 
-use super::doomed;
 use super::ingest::{Content, Hashed, Hasher, NewFile, Small, extents, extents_of_file, group};
 use super::layout::LayoutKey;
 use super::{Repository, encode_import, encode_record, payload_keys};
@@ -24,13 +23,14 @@ use crate::index::ObjectIndex;
 use crate::index::set::Index;
 use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DirMeta, Dirtree};
+use crate::pack::doomed;
 use crate::pack::writer::{Block, BlockBuilder, IndexRow, PackWriter, StagedPack};
 use crate::pack::{BlockClass, EntryKind, GROUPED_MAX, Key, MAX_RAW, META_TARGET, PACK_TARGET};
 use crate::refs::RefUpdate;
 use crate::tree::{FileEntry, MutableTree, NewRecord};
 
 /// Small payloads are gathered up to this many bytes before they are sorted and grouped.
-const WINDOW_TARGET: usize = 32 << 20;
+const WINDOW_TARGET: usize = 24 << 20;
 /// Packs that may be on their way to the disk at the same time.
 const SYNCS_AT_ONCE: usize = 4;
 

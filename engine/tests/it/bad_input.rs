@@ -82,13 +82,14 @@ fn special_files_and_foreign_names_are_refused_by_path_or_skipped_with_a_count()
     let strange = tree.join(std::ffi::OsStr::from_bytes(b"usr/caf\xe9"));
     let fifo = tree.join("usr/pipe");
     let socket = tree.join("usr/socket");
-    let make: [(&Path, &dyn Fn(&Path)); 3] = [
+    type Make<'a> = (&'a Path, &'a dyn Fn(&Path));
+    let make: [Make<'_>; 3] = [
         (&strange, &|p| fs::write(p, "x").unwrap()),
         (&fifo, &|p| {
-            assert!(Command::new("mkfifo").arg(p).status().unwrap().success())
+            assert!(Command::new("mkfifo").arg(p).status().unwrap().success());
         }),
         (&socket, &|p| {
-            drop(std::os::unix::net::UnixListener::bind(p).unwrap())
+            drop(std::os::unix::net::UnixListener::bind(p).unwrap());
         }),
     ];
     for (path, make) in make {
@@ -254,4 +255,54 @@ fn a_cancelled_commit_leaves_nothing_behind() {
         0
     );
     assert_eq!(packs(repo.path()), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_the_repository_as_it_was() {
+    let dir = tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=6m", "none"])
+        .arg(&disk)
+        .output()
+        .is_ok_and(|out| out.status.success());
+    if !mounted {
+        println!("skipped: a small file system needs root");
+        return;
+    }
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("small"), "fits").unwrap();
+    let check = || {
+        let repo = Repository::init(&disk.join("repo")).unwrap();
+        let (first, ..) = commit_dir(&repo, "os", &tree).unwrap();
+        fs::write(tree.join("large"), super::support::noise(1, 12 << 20)).unwrap();
+        let error = commit_dir(&repo, "os", &tree).unwrap_err();
+        let Error::Io { path, source } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "{error}");
+        assert!(path.starts_with(repo.path()), "{error}");
+        assert_eq!(repo.resolve_rev("os").unwrap(), first);
+        assert_eq!(
+            fs::read_dir(repo.path().join("staging")).unwrap().count(),
+            0
+        );
+        let report =
+            grove_engine::ops::fsck(&repo, grove_engine::ops::Level::Deep, &Silent).unwrap();
+        assert_eq!(report.problems, Vec::<String>::new());
+        fs::write(tree.join("large"), "fits again").unwrap();
+        commit_dir(&repo, "os", &tree).unwrap();
+    };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+    assert!(
+        Command::new("umount")
+            .arg("-l")
+            .arg(&disk)
+            .status()
+            .unwrap()
+            .success()
+    );
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }

@@ -1,5 +1,7 @@
 //! Tests of the engine from outside, in one binary.
 
+#![allow(clippy::unwrap_used)]
+
 mod bad_input;
 mod commit;
 mod concurrent;
@@ -7,6 +9,7 @@ mod crash;
 mod damage;
 mod faulty;
 mod fuzz_smoke;
+mod layering;
 mod objects;
 mod prune;
 mod support;

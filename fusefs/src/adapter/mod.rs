@@ -42,8 +42,8 @@ pub type ErrorSink = Arc<dyn Fn(&str) + Send + Sync>;
 /// Requests the kernel may have under way ahead of need (read-ahead).
 const MAX_BACKGROUND: u16 = 64;
 
-/// Largest READ that is served at once; a larger one would be cut (the kernel sends 1 MiB).
-const MAX_READ: usize = 4 << 20;
+/// Largest READ that the kernel may send, in bytes; the protocol states it as that of WRITE.
+const MAX_READ: u32 = 1 << 20;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -224,10 +224,14 @@ impl<S: Source> Filesystem for Adapter<S> {
             // An old kernel without it is slower, not wrong.
             ask(flag);
         }
-        config
-            .set_max_background(MAX_BACKGROUND)
-            .map(drop)
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+        // Both only refuse zero and what is out of the protocol's range.
+        let accepted = config.set_max_write(MAX_READ).is_ok()
+            && config.set_max_background(MAX_BACKGROUND).is_ok();
+        if accepted {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
     }
 
     fn destroy(&mut self) {
@@ -290,7 +294,7 @@ impl<S: Source> Filesystem for Adapter<S> {
     ) {
         self.counters.read.bump();
         BUFFER.with_borrow_mut(|buffer| {
-            let size = (size as usize).min(MAX_READ);
+            let size = size as usize;
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }

@@ -103,14 +103,7 @@ pub fn mount<S: Source>(
     let view = View::new(source, what)?;
     let at = mount_point(at)?;
     let device = attach(&at, options)?;
-    match start(view, device, &at, options) {
-        Ok(mounted) => Ok(mounted),
-        Err(error) => {
-            // Best effort: the first error is the one to tell.
-            let _ = detach(&at, Umount::Lazy);
-            Err(error)
-        }
-    }
+    start(view, device, &at, options)
 }
 
 /// Unmounts a Grove mount of whichever process.
@@ -124,7 +117,8 @@ pub fn umount(at: &Path, how: Umount) -> Result<()> {
     }
 }
 
-/// Whether a path is a mount whose server has died.
+/// Whether a path is a mount whose server has died. Asks the server, so it waits for one that
+/// lives but does not answer.
 pub fn is_stale(at: &Path) -> bool {
     // Attributes may be in the kernel's cache; these figures never are.
     matches!(
@@ -322,13 +316,23 @@ fn start<S: Source>(
     at: &Path,
     options: &MountOptions,
 ) -> Result<Mounted> {
-    let row = table::at(at)?.filter(|row| row.kind == KIND);
-    let row = row.ok_or_else(|| MountError::NotMounted {
-        path: at.to_owned(),
-    })?;
-    let on_error = Arc::clone(&options.on_error);
-    let running =
-        serve(view, device, threads(options), on_error).map_err(MountError::io("serve", at))?;
+    let serving = || {
+        let row = table::at(at)?.filter(|row| row.kind == KIND);
+        let row = row.ok_or_else(|| MountError::NotMounted {
+            path: at.to_owned(),
+        })?;
+        let on_error = Arc::clone(&options.on_error);
+        let running = serve(view, device, threads(options), on_error);
+        Ok((running.map_err(MountError::io("serve", at))?, row))
+    };
+    let (running, row) = match serving() {
+        Ok(serving) => serving,
+        Err(error) => {
+            // Best effort: the first error is the one to tell.
+            let _ = detach(at, Umount::Lazy);
+            return Err(error);
+        }
+    };
     let ended = running.ended();
     let unmounter = Unmounter {
         point: at.to_owned(),

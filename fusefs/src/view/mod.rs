@@ -4,7 +4,7 @@
 //! directories when they are first looked at, and knows nothing of FUSE.
 //!
 //! OSTree records no times: every file and directory of a commit has the time 0, as after a
-//! checkout. Files have one link (identical files share their number, see [`crate::inode`]);
+//! checkout. Files have one link (identical files share one inode number);
 //! directories too, which tells tools like `find` that the number of subdirectories is not known.
 //!
 //! With [`What::All`] the root has two directories. `commits` has one directory for each commit,
@@ -219,12 +219,26 @@ impl<S: Source> View<S> {
     /// Path of an inode below the mount's root, for messages.
     pub fn path(&self, number: u64) -> String {
         match self.inodes.get(number) {
-            Some(Node::Dir(dir)) if number == ROOT => dir.name.to_string(),
-            Some(Node::Dir(dir)) => join(&self.path(dir.parent), &dir.name),
+            Some(Node::Dir(dir)) => self.dir_path(number, dir),
             Some(Node::File { id, seen_in }) => self.file_path(seen_in, &id),
             Some(Node::RefLink(target)) => target.to_string(),
             None => format!("inode {number}"),
         }
+    }
+
+    /// Not recursive: a commit may be deeper than a thread's stack.
+    fn dir_path(&self, mut number: u64, mut dir: Arc<Dir>) -> String {
+        let mut names = Vec::new();
+        while number != ROOT {
+            names.push(dir.name.clone());
+            number = dir.parent;
+            match self.inodes.get(number) {
+                Some(Node::Dir(parent)) => dir = parent,
+                _ => break,
+            }
+        }
+        names.reverse();
+        names.join("/")
     }
 
     fn node(&self, number: u64) -> Result<Node> {

@@ -54,7 +54,7 @@ pub struct Entry {
     pub lifetime: Lifetime,
 }
 
-/// Answer to [`View::lookup`].
+/// Answer to [`View::lookup`](super::View::lookup).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
     /// There is such an entry.
@@ -79,7 +79,7 @@ pub struct Item<'a> {
 /// Figures for `statfs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// What the repository stores, in units of [`BLOCK_SIZE`].
+    /// What the repository stores, in units of [`BLOCK_SIZE`](super::BLOCK_SIZE).
     pub blocks: u64,
     /// Its objects.
     pub files: u64,

@@ -28,7 +28,7 @@ pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
     /// Print the version and exit; with -v also what it was built with
-    #[arg(long, short = 'V')]
+    #[arg(long, short = 'V', help_heading = "Options")]
     pub version: bool,
     /// The verb.
     #[command(subcommand)]

@@ -36,6 +36,9 @@ pub enum Error {
         /// What to do about it.
         hint: Option<&'static str>,
     },
+    /// Packages could not be used.
+    #[error(transparent)]
+    Compose(grove_compose::Error),
     /// Mounting or unmounting failed.
     #[error(transparent)]
     Mount(#[from] grove_fusefs::MountError),
@@ -54,6 +57,15 @@ impl Error {
         Self::Failed {
             message: message.into(),
             hint: None,
+        }
+    }
+}
+
+impl From<grove_compose::Error> for Error {
+    fn from(error: grove_compose::Error) -> Self {
+        match error {
+            grove_compose::Error::Engine(error) => Self::Engine(error),
+            other => Self::Compose(other),
         }
     }
 }
@@ -184,7 +196,6 @@ fn hint(error: &Error) -> Option<&'static str> {
         Engine::RevAmbiguous { .. } => "give more digits of the checksum",
         Engine::RefConflict { .. } => "no ref can lie below another one",
         Engine::RefChanged { .. } => "another process moved the ref; look at it and run this again",
-        Engine::Conflict { .. } => "leave one of them out, or put them into one --tree=dir",
         _ => return None,
     })
 }

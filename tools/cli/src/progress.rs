@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use grove_engine::monitor::{Monitor, Phase};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -48,11 +48,14 @@ struct Counter {
     over: AtomicBool,
     total: AtomicU64,
     done: AtomicU64,
+    /// When it began, in milliseconds since the monitor was made.
+    begun_at: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Shared {
     counters: Vec<Counter>,
+    made: Instant,
     lines: MultiProgress,
     drawn: AtomicBool,
 }
@@ -72,6 +75,7 @@ impl Progress {
     pub fn new(globals: &Globals) -> Self {
         let shared = Arc::new(Shared {
             counters: PHASES.iter().map(|_| Counter::default()).collect(),
+            made: Instant::now(),
             lines: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(
                 DRAWS_PER_SECOND,
             )),
@@ -112,6 +116,7 @@ impl Monitor for Progress {
         if let Some(counter) = self.shared.counter(phase) {
             counter.total.store(total.unwrap_or(0), Relaxed);
             counter.done.store(0, Relaxed);
+            counter.begun_at.store(self.shared.milliseconds(), Relaxed);
             counter.over.store(false, Relaxed);
             counter.begun.store(true, Relaxed);
         }
@@ -148,6 +153,10 @@ impl Monitor for Progress {
 }
 
 impl Shared {
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn counter(&self, phase: Phase) -> Option<&Counter> {
         let at = PHASES.iter().position(|(known, _, _)| *known == phase)?;
         self.counters.get(at)
@@ -197,29 +206,47 @@ fn draw(shared: &Shared, bars: &mut [Option<ProgressBar>]) {
         let total = counter.total.load(Relaxed);
         let bar = bar.get_or_insert_with(|| {
             shared.drawn.store(true, Relaxed);
-            shared.lines.add(ProgressBar::new(0).with_message(*label))
+            let bar = ProgressBar::new(total).with_prefix(*label);
+            shared.lines.add(bar.with_style(style(*unit, total > 0)))
         });
-        if bar.length().unwrap_or(0) != total || bar.position() == 0 {
-            bar.set_length(total);
+        if bar.length().unwrap_or(0) != total {
             bar.set_style(style(*unit, total > 0));
+            bar.set_length(total);
         }
-        bar.set_position(counter.done.load(Relaxed));
+        let done = counter.done.load(Relaxed);
+        let elapsed = shared
+            .milliseconds()
+            .saturating_sub(counter.begun_at.load(Relaxed));
+        bar.set_position(done);
+        bar.set_message(pace(*unit, done, total, elapsed));
         bar.tick();
     }
 }
 
+/// Rate since the phase began and, where the total is known, the time that is left.
+fn pace(unit: Unit, done: u64, total: u64, elapsed: u64) -> String {
+    let per_second = done.saturating_mul(1000) / elapsed.max(1);
+    let rate = match unit {
+        Unit::Bytes => format!("{}/s", crate::ui::human(per_second)),
+        Unit::Entries | Unit::Packages | Unit::Packs => format!("{per_second}/s"),
+    };
+    if total < done || done == 0 {
+        return rate;
+    }
+    let left = u128::from(total - done) * u128::from(elapsed) / u128::from(done) / 1000;
+    format!("{rate} {}:{:02} left", left / 60, left % 60)
+}
+
 fn style(unit: Unit, total: bool) -> ProgressStyle {
     let template = match (unit, total) {
-        (Unit::Bytes, true) => {
-            "{msg:14} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
-        }
-        (Unit::Bytes, false) => "{msg:14} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
-        (Unit::Entries, true) => "{msg:14} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}",
-        (Unit::Entries, false) => "{msg:14} {human_pos} {per_sec} {elapsed}",
-        (Unit::Packages, true) => "{msg:14} {wide_bar} {pos}/{len} packages {eta}",
-        (Unit::Packages, false) => "{msg:14} {pos} packages {elapsed}",
-        (Unit::Packs, true) => "{msg:14} {wide_bar} {pos}/{len} packs {eta}",
-        (Unit::Packs, false) => "{msg:14} {pos} packs {elapsed}",
+        (Unit::Bytes, true) => "{prefix:14} {wide_bar} {binary_bytes}/{binary_total_bytes} {msg}",
+        (Unit::Bytes, false) => "{prefix:14} {binary_bytes} {msg}",
+        (Unit::Entries, true) => "{prefix:14} {wide_bar} {human_pos}/{human_len} {msg}",
+        (Unit::Entries, false) => "{prefix:14} {human_pos} {msg}",
+        (Unit::Packages, true) => "{prefix:14} {wide_bar} {pos}/{len} packages {msg}",
+        (Unit::Packages, false) => "{prefix:14} {pos} packages {msg}",
+        (Unit::Packs, true) => "{prefix:14} {wide_bar} {pos}/{len} packs {msg}",
+        (Unit::Packs, false) => "{prefix:14} {pos} packs {msg}",
     };
     ProgressStyle::with_template(template).expect("because the templates above are tested")
 }
@@ -232,6 +259,19 @@ mod tests {
     fn every_unit_has_a_valid_template() {
         for (_, _, unit) in PHASES {
             let _ = (style(*unit, true), style(*unit, false));
+        }
+    }
+
+    #[test]
+    fn the_pace_is_that_since_the_beginning() {
+        for (unit, done, total, elapsed, text) in [
+            (Unit::Bytes, 4 << 20, 0, 2000, "2.0 MiB/s"),
+            (Unit::Entries, 500, 2000, 1000, "500/s 0:03 left"),
+            (Unit::Packs, 1, 401, 250, "4/s 1:40 left"),
+            (Unit::Entries, 0, 10, 0, "0/s"),
+            (Unit::Entries, 11, 10, 1000, "11/s"),
+        ] {
+            assert_eq!(pace(unit, done, total, elapsed), text);
         }
     }
 

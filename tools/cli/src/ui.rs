@@ -50,10 +50,13 @@ pub fn human(bytes: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
-/// `1 file`, `2 files`.
+/// `1 file`, `2 files`; `1 entry`, `2 entries`.
 pub fn count(n: u64, noun: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {noun}{plural}")
+    match noun.strip_suffix('y') {
+        _ if n == 1 => format!("1 {noun}"),
+        Some(stem) => format!("{n} {stem}ies"),
+        None => format!("{n} {noun}s"),
+    }
 }
 
 /// A name or path for a terminal line: control characters become `\xNN`.
@@ -90,6 +93,17 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(human(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn nouns_have_plurals() {
+        for (n, noun, text) in [
+            (1, "entry", "1 entry"),
+            (0, "entry", "0 entries"),
+            (2, "file", "2 files"),
+        ] {
+            assert_eq!(count(n, noun), text);
         }
     }
 

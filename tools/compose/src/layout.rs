@@ -150,7 +150,9 @@ impl<'p> Layout<'p> {
                 format!("d {at} {mode:04o} {} {} - -", entry.user, entry.group)
             }
             EntryKind::Symlink => format!("L {at} - - - - {}", escape(&entry.target)),
-            EntryKind::File | EntryKind::Special => return Placement::Dropped,
+            EntryKind::File | EntryKind::Special | EntryKind::Unnameable => {
+                return Placement::Dropped;
+            }
         };
         self.lines.insert(line);
         Placement::Tmpfiles

@@ -23,7 +23,7 @@ use crate::repo::{Repository, Transaction};
 use crate::tree::{FileEntry, MutableTree, check_depth};
 
 /// Bytes and files read at a time.
-const BATCH_BYTES: u64 = 32 << 20;
+const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_FILES: usize = 8192;
 
 /// Lays a directory over `tree`.

@@ -14,7 +14,7 @@ use crate::repo::{Repository, Transaction};
 use crate::tree::{FileEntry, MutableTree, check_depth};
 
 /// Bytes of small files gathered before they are stored.
-const BATCH_BYTES: u64 = 32 << 20;
+const BATCH_BYTES: u64 = 16 << 20;
 /// Extended attributes in pax headers, as GNU tar and libarchive write them.
 const PAX_XATTR: &str = "SCHILY.xattr.";
 /// What the kernel allows for one attribute.

@@ -1,6 +1,7 @@
 //! `grove commit`.
 
 mod metadata;
+mod packages;
 mod tree;
 
 use std::env;
@@ -8,18 +9,19 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use grove_compose::package_list;
 use grove_engine::error::IoResultExt;
 use grove_engine::object::Commit;
-use grove_engine::ops::source::{SourceOptions, SourceReport};
+use grove_engine::ops::source::SourceOptions;
 use grove_engine::tree::MutableTree;
-use grove_engine::{Error as Engine, ObjectId, RefUpdate, Repository, WriteReport};
+use grove_engine::{Error as Engine, Monitor, ObjectId, RefUpdate, Repository, WriteReport};
 use serde::Serialize;
 
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
 use crate::json::{self, JsonSwitch};
 use crate::{time, ui};
-use tree::Source;
+use tree::{Found, Source};
 
 /// Make a commit out of directories, archives, commits or packages
 ///
@@ -84,9 +86,8 @@ pub struct Args {
     /// Make parent directories that an archive does not list
     #[arg(long)]
     tar_autocreate_parents: bool,
-    /// Lay packages out as rpm-ostree does: /etc in /usr/etc, /bin in /usr/bin and so on
-    #[arg(long)]
-    unified_layout: bool,
+    #[command(flatten)]
+    packages: packages::PackageArgs,
     /// Read every file, also those that have not changed since the last commit
     #[arg(long)]
     no_stat_cache: bool,
@@ -109,6 +110,8 @@ struct Report {
     directories: u64,
     unread_files: u64,
     skipped: u64,
+    packages: u64,
+    packages_known: u64,
     new_files: u64,
     new_metadata: u64,
     new_payload_bytes: u64,
@@ -124,20 +127,28 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let repo = globals.repository()?;
     let branch = args.branch.as_deref().filter(|_| !args.orphan);
     let (expected, parent) = parent(&repo, args, branch)?;
+    // Errors in the options come before the work.
     let mut commit = header(&repo, args, parent)?;
     let progress = globals.progress();
 
     let mut txn = repo.begin(&progress)?;
     let mut tree = MutableTree::default();
     let found = tree::build(&mut txn, &mut tree, args, &progress)?;
+    if found.report.skipped > 0 {
+        let skipped = ui::count(found.report.skipped, "entry");
+        progress.warn(&format!("left out {skipped}: a commit cannot hold such"));
+    }
     (commit.tree, commit.meta) = txn.put_tree(&tree)?;
     if let (true, Some(parent)) = (args.skip_if_unchanged, parent) {
         let old = repo.commit(&parent)?;
         if (old.tree, old.meta) == (commit.tree, commit.meta) {
             drop(txn);
             progress.finish();
-            return report(args, &parent, old.parent, true, found, WriteReport::default());
+            return report(args, &parent, old.parent, true, &found, WriteReport::default());
         }
+    }
+    if !found.packages.is_empty() {
+        commit.metadata.push(packages::LIST, package_list(&found.packages));
     }
     let id = txn.put_commit(&commit)?;
     let updates: Vec<RefUpdate> = branch
@@ -146,14 +157,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         .collect();
     let written = txn.publish(&updates)?;
     progress.finish();
-    if found.skipped > 0 && !globals.quiet {
-        eprintln!("warning: {} skipped that a commit cannot hold", entries(found.skipped));
-    }
-    report(args, &id, parent, false, found, written)
-}
-
-fn entries(n: u64) -> String {
-    if n == 1 { "1 entry".into() } else { format!("{n} entries") }
+    report(args, &id, parent, false, &found, written)
 }
 
 /// What the branch points to, and the parent of the new commit.
@@ -229,18 +233,21 @@ fn report(
     id: &ObjectId,
     parent: Option<ObjectId>,
     unchanged: bool,
-    found: SourceReport,
+    found: &Found,
     written: WriteReport,
 ) -> Result<ExitCode> {
+    let input = &found.report;
     if args.json.json {
         json::print(&Report {
             commit: id.to_string(),
             parent: parent.map(|parent| parent.to_string()),
             unchanged,
-            files: found.files,
-            directories: found.dirs,
-            unread_files: found.unread_files,
-            skipped: found.skipped,
+            files: input.files,
+            directories: input.dirs,
+            unread_files: input.unread_files,
+            skipped: input.skipped,
+            packages: found.packages.len() as u64,
+            packages_known: found.packages.iter().filter(|package| package.known).count() as u64,
             new_files: written.new_files,
             new_metadata: written.new_metadata,
             new_payload_bytes: written.new_payload_bytes,
@@ -252,9 +259,9 @@ fn report(
     if args.table_output {
         writeln!(out, "Commit: {id}")?;
         writeln!(out, "Metadata Written: {}", written.new_metadata)?;
-        writeln!(out, "Content Total: {}", found.files)?;
+        writeln!(out, "Content Total: {}", input.files)?;
         writeln!(out, "Content Written: {}", written.new_files)?;
-        writeln!(out, "Content Cache Hits: {}", found.unread_files)?;
+        writeln!(out, "Content Cache Hits: {}", input.unread_files)?;
         writeln!(out, "Content Bytes Written: {}", written.new_payload_bytes)?;
     } else {
         writeln!(out, "{id}")?;

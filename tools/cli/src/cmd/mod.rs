@@ -15,7 +15,7 @@ macro_rules! verbs {
         /// The verbs.
         #[derive(Debug, Subcommand)]
         pub enum Command {
-            $($(#[$meta])* $variant($module::Args),)*
+            $($(#[$meta])* $variant(Box<$module::Args>),)*
         }
 
         impl Command {
@@ -44,6 +44,8 @@ verbs! {
     Checkout => checkout,
     Diff => diff,
     Stats => stats,
+    Fsck => fsck,
+    Prune => prune,
     Reindex => reindex,
     Completion => completion,
     Man => man,

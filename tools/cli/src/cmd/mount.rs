@@ -65,10 +65,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let repo = globals.repository()?;
     let what =
         if args.all { What::All } else { What::Commit(repo.resolve_rev(&args.first)?) };
+    drop(repo);
     if args.foreground || args.serve {
-        serve(repo, what, args)
+        // Serving goes on in another working directory.
+        let path = globals.repo_path();
+        let path = std::fs::canonicalize(&path).at(&path)?;
+        serve(Repository::open(&path)?, what, args)
     } else {
-        drop(repo);
         in_background(args, globals)
     }
 }
@@ -118,8 +121,11 @@ fn serve(repo: Repository, what: What, args: &Args) -> Result<ExitCode> {
     // Standard error may be a pipe whose reader is gone.
     options.on_error = Arc::new(|text| drop(writeln!(io::stderr(), "error: {text}")));
     clear_stale(args.dir())?;
+    // Before the mount: who sees it may send a signal at once.
+    let signals = listen().at("/")?;
     let mounted = mount(Arc::new(repo), what, args.dir(), &options).map_err(explain)?;
-    unmount_on_signal(mounted.unmounter()).at("/")?;
+    let unmounter = mounted.unmounter();
+    thread::spawn(move || unmount_on_signal(signals, &unmounter));
     std::env::set_current_dir("/").at("/")?;
     if args.serve {
         let mut out = io::stdout();
@@ -130,26 +136,30 @@ fn serve(repo: Repository, what: What, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first SIGINT or SIGTERM unmounts, the second kills.
-fn unmount_on_signal(unmounter: Unmounter) -> io::Result<()> {
-    let (mut receiver, sender) = UnixStream::pair()?;
+/// Gets a byte with each SIGINT and SIGTERM; the second one kills.
+fn listen() -> io::Result<UnixStream> {
+    let (receiver, sender) = UnixStream::pair()?;
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
         signal_hook::flag::register(signal, Arc::clone(&flag))?;
         signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
     }
-    thread::spawn(move || {
-        if receiver.read_exact(&mut [0]).is_err() {
-            return;
-        }
-        if let Err(error) = unmounter.unmount(Umount::Unused) {
-            // Someone has files open: take the mount out of their way and serve them to the end.
-            let _ = writeln!(io::stderr(), "warning: {error}; detached until the last user is gone");
-            let _ = unmounter.unmount(Umount::Lazy);
-        }
-    });
-    Ok(())
+    Ok(receiver)
+}
+
+fn unmount_on_signal(mut signals: UnixStream, unmounter: &Unmounter) {
+    if signals.read_exact(&mut [0]).is_err() {
+        return;
+    }
+    if let Err(error) = unmounter.unmount(Umount::Unused) {
+        // Someone has files open: take the mount out of their way and serve them to the end.
+        let _ = writeln!(
+            io::stderr(),
+            "warning: {error}; detached until the last user is gone"
+        );
+        let _ = unmounter.unmount(Umount::Lazy);
+    }
 }
 
 fn explain(error: MountError) -> Error {

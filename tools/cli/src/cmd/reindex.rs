@@ -43,7 +43,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             writeln!(out, "damaged: {damage}")?;
         }
         let packs = ui::count(report.packs, "pack");
-        writeln!(out, "{} entries in {packs}", report.entries)?;
+        writeln!(out, "{} in {packs}", ui::count(report.entries, "entry"))?;
         out.flush()?;
     }
     Ok(if report.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })

@@ -107,11 +107,7 @@ fn print(report: &Report, sizes: SizeSwitch) -> Result<()> {
         "Entries:   {}, {}, {}",
         ui::count(report.files, "file"),
         ui::count(report.symlinks, "symbolic link"),
-        if report.directories == 1 {
-            "1 directory".to_owned()
-        } else {
-            format!("{} directories", report.directories)
-        },
+        ui::count(report.directories, "directory"),
     )?;
     let part = |bytes: u64| {
         if report.logical_bytes == 0 {

@@ -12,7 +12,7 @@ use super::record::{DirKind, Skipped};
 use super::{ImportOptions, Named, check_unchanged};
 use crate::layout::{Layout, Placement};
 use crate::owners::UnknownOwner;
-use crate::package::{Entry, EntryKind, Facts, Package, PackageError, ReadOptions, Visitor};
+use crate::package::{Entry, EntryKind, Facts, Names, Package, PackageError, ReadOptions, Visitor};
 use crate::{Error, caps};
 
 /// Larger files pass through in pieces.
@@ -93,7 +93,12 @@ fn read_inner(
         };
         return Err(Error::package(&named.path, source).into());
     }
-    let files = package.files()?;
+    let names = if options.skip_special {
+        Names::Any
+    } else {
+        Names::Utf8Only
+    };
+    let files = package.files_named(names)?;
     let mut collector = Collector {
         named,
         options,
@@ -278,7 +283,7 @@ impl Visitor for Collector<'_> {
             self.finished.skipped.ghosts += 1;
             return Ok(());
         }
-        if entry.kind == EntryKind::Special {
+        if matches!(entry.kind, EntryKind::Special | EntryKind::Unnameable) {
             if !self.options.skip_special {
                 let reason = format!("a {}, which no commit can hold", entry.kind_name());
                 return Err(self.refuse(entry, reason));

@@ -12,6 +12,7 @@ mod store;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use grove_engine::monitor::Phase;
@@ -42,7 +43,8 @@ pub struct ImportOptions {
     pub owner_gid: Option<u32>,
     /// Owner and group 0, modes masked with 0755, no capabilities.
     pub canonical_permissions: bool,
-    /// Leave out devices, FIFOs and sockets, with a count, instead of failing.
+    /// Leave out what a commit cannot hold (devices, FIFOs, sockets, names that are not UTF-8),
+    /// with a count, instead of failing.
     pub skip_special: bool,
 }
 
@@ -94,7 +96,7 @@ pub struct ImportedPackage {
     /// The import's key.
     pub key: ObjectId,
     /// Facts and entries.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// Whether it was imported before.
     pub known: bool,
 }
@@ -143,17 +145,15 @@ pub fn import_packages(
         }
     }
     let stored = store::store(txn, &missing, options, monitor)?;
-    let imported = known.iter().map(|(named, record)| {
+    let stored: Vec<_> = stored.into_iter().map(Arc::new).collect();
+    let imported = known.into_iter().map(|(named, record)| {
         let fresh = slots.get(&named.key).and_then(|at| stored.get(*at));
-        let record = record
-            .as_ref()
-            .or(fresh)
-            .expect("because what was missing is stored now");
+        let record = record.map(Arc::new).or_else(|| fresh.cloned());
         ImportedPackage {
-            path: named.path.clone(),
+            path: named.path,
             digest: named.digest,
             key: named.key,
-            record: record.clone(),
+            record: record.expect("because what was missing is stored now"),
             known: fresh.is_none(),
         }
     });
@@ -236,11 +236,15 @@ pub fn find_packages(dir: &Path) -> Result<Vec<PathBuf>, Error> {
             let name = name.to_string_lossy();
             if kind.is_dir() {
                 todo.push(path);
-            } else if name.ends_with(".rpm") && !name.ends_with(".src.rpm") && path.is_file() {
+            } else if name.ends_with(".rpm") && !is_source(&name) && path.is_file() {
                 found.push(path);
             }
         }
     }
     found.sort_unstable();
     Ok(found)
+}
+
+fn is_source(name: &str) -> bool {
+    name.ends_with(".src.rpm") || name.ends_with(".nosrc.rpm")
 }

@@ -54,7 +54,7 @@ pub struct RecordError {
 pub struct Skipped {
     /// Entries that the package only announces.
     pub ghosts: u64,
-    /// Devices, FIFOs and sockets.
+    /// Devices, FIFOs, sockets, and names that are not UTF-8.
     pub special: u64,
     /// Entries that the path rules leave out, or turn into tmpfiles.d lines.
     pub dropped: u64,

@@ -21,9 +21,9 @@ use crate::package::PackageError;
 /// Threads that read packages; more would only wait for the one that stores.
 const MAX_READERS: usize = 8;
 /// Messages of one package on their way.
-const MESSAGES_AT_ONCE: usize = 4;
+const MESSAGES_AT_ONCE: usize = 2;
 /// Content given to the transaction at a time, in bytes and in files.
-const BATCH_BYTES: usize = 16 << 20;
+const BATCH_BYTES: usize = 8 << 20;
 const BATCH_FILES: usize = 16 << 10;
 
 type Job<'a> = (&'a Named, SyncSender<Message>);

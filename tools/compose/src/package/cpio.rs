@@ -2,7 +2,7 @@
 //! stripped form (07070X) whose entries only carry an index into the header's file list.
 //!
 //! Owns the parsing of entry headers; content is left in the reader. Never allocates by a number
-//! from the file beyond [`MAX_NAME`].
+//! from the file beyond `MAX_NAME`.
 
 use std::io::{self, Read};
 

@@ -28,6 +28,8 @@ pub enum EntryKind {
     Symlink,
     /// A device, FIFO or socket, which no commit can hold.
     Special,
+    /// Anything whose name is not UTF-8, which no commit can hold either.
+    Unnameable,
 }
 
 /// One entry of a package.
@@ -88,7 +90,8 @@ impl Entry {
 #[derive(Debug)]
 pub struct FileList {
     entries: Vec<Entry>,
-    by_path: HashMap<String, usize>,
+    /// By the bytes of the path.
+    by_path: HashMap<Vec<u8>, usize>,
     algorithm: u32,
 }
 
@@ -99,7 +102,7 @@ impl FileList {
     }
 
     /// Finds an entry's index by its path.
-    pub fn find(&self, path: &str) -> Option<usize> {
+    pub fn find(&self, path: &[u8]) -> Option<usize> {
         self.by_path.get(path).copied()
     }
 
@@ -118,22 +121,22 @@ impl FileList {
         metadata: &PackageMetadata,
         raw: RawHeader<'_>,
         source: bool,
+        names: Names,
     ) -> Result<Self, PackageError> {
         let columns = Columns::read(metadata, raw).map_err(PackageError::Header)?;
         let count = columns.names.len();
         let mut entries = Vec::with_capacity(count);
-        let mut names = HashSet::new();
-        for at in 0..count {
-            entries.push(columns.entry(at, source, &mut names)?);
-        }
         let mut by_path = HashMap::with_capacity(count);
-        for (at, entry) in entries.iter().enumerate() {
-            if by_path.insert(entry.path.clone(), at).is_some() {
+        let mut owners = HashSet::new();
+        for at in 0..count {
+            let (key, entry) = columns.entry(at, source, names, &mut owners)?;
+            if by_path.insert(key, at).is_some() {
                 return Err(PackageError::entry(
                     &entry.path,
                     "listed twice in the header",
                 ));
             }
+            entries.push(entry);
         }
         let list = Self {
             entries,
@@ -145,22 +148,36 @@ impl FileList {
     }
 
     fn check_ancestors(&self) -> Result<(), PackageError> {
-        for entry in &self.entries {
-            let mut rest = entry.path.as_str();
-            while let Some((parent, _)) = rest.rsplit_once('/') {
-                let above = self.find(parent).and_then(|at| self.entries.get(at));
+        for (path, at) in &self.by_path {
+            let mut rest = path.as_slice();
+            while let Some(cut) = rest.iter().rposition(|byte| *byte == b'/') {
+                rest = rest.get(..cut).unwrap_or_default();
+                let above = self.find(rest).and_then(|at| self.entries.get(at));
                 if let Some(above) = above
-                    && above.kind != EntryKind::Dir
+                    && above.mode & 0o170_000 != 0o040_000
                     && !above.is_ghost()
                 {
-                    let reason = format!("passes through the {} {parent}", above.kind_name());
-                    return Err(PackageError::entry(&entry.path, reason));
+                    let reason = format!("passes through the {} {}", above.kind_name(), above.path);
+                    let path = self
+                        .entries
+                        .get(*at)
+                        .map_or("", |entry| entry.path.as_str());
+                    return Err(PackageError::entry(path, reason));
                 }
-                rest = parent;
             }
         }
         Ok(())
     }
+}
+
+/// What to do with names that no commit can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Names {
+    /// Refuse the package.
+    #[default]
+    Utf8Only,
+    /// List them as [`EntryKind::Unnameable`].
+    Any,
 }
 
 /// The header's parallel arrays.
@@ -244,8 +261,9 @@ impl<'a> Columns<'a> {
         &self,
         at: usize,
         source: bool,
-        names: &mut HashSet<Arc<str>>,
-    ) -> Result<Entry, PackageError> {
+        names: Names,
+        owners: &mut HashSet<Arc<str>>,
+    ) -> Result<(Vec<u8>, Entry), PackageError> {
         fn nth<T: Copy + Default>(column: &[T], at: usize) -> T {
             column.get(at).copied().unwrap_or_default()
         }
@@ -263,33 +281,39 @@ impl<'a> Columns<'a> {
         let refuse = |reason: &str| {
             PackageError::entry(String::from_utf8_lossy(&bytes).into_owned(), reason)
         };
-        let path = check_path(&bytes, source).map_err(refuse)?;
+        let key = check_path(&bytes, source).map_err(refuse)?;
+        let path = match std::str::from_utf8(key) {
+            Ok(path) => Some(path),
+            Err(_) if names == Names::Any => None,
+            Err(_) => return Err(refuse("the name is not UTF-8")),
+        };
         let target = std::str::from_utf8(nth(&self.targets, at))
             .map_err(|_| refuse("the link's target is not UTF-8"))?;
         let mode = u32::from(nth(&self.modes, at));
         let kind = match mode & 0o170000 {
+            _ if path.is_none() => EntryKind::Unnameable,
             0o040000 => EntryKind::Dir,
             0o100000 => EntryKind::File,
             0o120000 => EntryKind::Symlink,
             _ => EntryKind::Special,
         };
-        let mut intern = |name: &str| match names.get(name) {
+        let mut intern = |name: &str| match owners.get(name) {
             Some(known) => Arc::clone(known),
             None => {
                 let name = Arc::<str>::from(name);
-                names.insert(Arc::clone(&name));
+                owners.insert(Arc::clone(&name));
                 name
             }
         };
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Ok(Entry {
-            path,
+        let entry = Entry {
+            path: path.map_or_else(|| String::from_utf8_lossy(key).into_owned(), str::to_owned),
             kind,
             mode,
             user: intern(nth(&self.users, at)),
             group: intern(nth(&self.groups, at)),
             caps: text(nth(&self.caps, at)),
-            size: if kind == EntryKind::File {
+            size: if mode & 0o170_000 == 0o100_000 {
                 nth(&self.sizes, at)
             } else {
                 0
@@ -303,7 +327,8 @@ impl<'a> Columns<'a> {
                 .copied()
                 .zip(self.inodes.get(at).copied()),
             position: at,
-        })
+        };
+        Ok((key.to_vec(), entry))
     }
 }
 
@@ -315,13 +340,12 @@ fn optional<T>(column: Result<Vec<T>, rpm::Error>) -> Result<Vec<T>, rpm::Error>
     }
 }
 
-/// Turns a header's path into a safe relative one.
-fn check_path(bytes: &[u8], source: bool) -> Result<String, &'static str> {
-    let path = std::str::from_utf8(bytes).map_err(|_| "the name is not UTF-8")?;
+/// Makes a header's path relative, and refuses it unless it is plain.
+fn check_path(path: &[u8], source: bool) -> Result<&[u8], &'static str> {
     if path.len() > MAX_PATH {
         return Err("the path is too long");
     }
-    let relative = match path.strip_prefix('/') {
+    let relative = match path.strip_prefix(b"/") {
         Some(relative) => relative,
         None if source => path,
         None => return Err("not an absolute path"),
@@ -330,18 +354,18 @@ fn check_path(bytes: &[u8], source: bool) -> Result<String, &'static str> {
         return if source {
             Err("an empty name")
         } else {
-            Ok(String::new())
+            Ok(relative)
         };
     }
-    for component in relative.split('/') {
+    for component in relative.split(|byte| *byte == b'/') {
         match component {
-            "" => return Err("an empty path component"),
-            "." | ".." => return Err("\".\" or \"..\" in the path"),
+            b"" => return Err("an empty path component"),
+            b"." | b".." => return Err("\".\" or \"..\" in the path"),
             _ if component.len() > MAX_COMPONENT => return Err("a path component is too long"),
             _ => {}
         }
     }
-    Ok(relative.to_owned())
+    Ok(relative)
 }
 
 #[cfg(test)]
@@ -365,18 +389,10 @@ mod tests {
             ("/x/", None),
             (&long, None),
         ] {
-            assert_eq!(
-                check_path(path.as_bytes(), false).ok().as_deref(),
-                good,
-                "{path:?}"
-            );
+            let found = check_path(path.as_bytes(), false).ok();
+            assert_eq!(found, good.map(str::as_bytes), "{path:?}");
         }
-        assert!(
-            check_path(b"/caf\xe9", false)
-                .unwrap_err()
-                .contains("UTF-8")
-        );
-        assert_eq!(check_path(b"x.spec", true).unwrap(), "x.spec");
+        assert_eq!(check_path(b"x.spec", true), Ok(&b"x.spec"[..]));
         assert!(check_path(b"../x.spec", true).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! One RPM file: facts, file list, and a linear reader of its payload.
 //!
 //! Owns everything between the bytes of a package file and its entries. Headers are decoded by the
-//! `rpm` crate after [`structure`] has checked their bounds; the payload is read by our own
+//! `rpm` crate after `structure` has checked their bounds; the payload is read by our own
 //! archive reader, in one pass and with bounded memory, because the crate's is quadratic in the
 //! number of entries. Knows nothing of repositories.
 
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use rpm::{IndexSignatureTag, IndexTag, PackageMetadata};
 
-pub use entries::{Entry, EntryKind, FileList};
+pub use entries::{Entry, EntryKind, FileList, Names};
 pub use payload::Compression;
 pub use read::{ReadOptions, Visitor};
 
@@ -208,9 +208,14 @@ impl Package {
         &self.metadata
     }
 
-    /// The file list, checked: every path is safe, and none passes through another's symlink.
+    /// The file list, checked: every path is plain, and none passes through another's symlink.
     pub fn files(&self) -> Result<FileList, Error> {
-        FileList::read(&self.metadata, self.head.header(), self.is_source())
+        self.files_named(Names::Utf8Only)
+    }
+
+    /// Like [`Package::files`], and says what to do with names that are not UTF-8.
+    pub fn files_named(&self, names: Names) -> Result<FileList, Error> {
+        FileList::read(&self.metadata, self.head.header(), self.is_source(), names)
             .map_err(|source| self.error(source))
     }
 

@@ -192,9 +192,7 @@ impl<'a> Walk<'a> {
             .filter(|rest| rest.is_empty() || rest[0] == b'/');
         let path = path.unwrap_or(name);
         let path = path.strip_prefix(b"/").unwrap_or(path);
-        let at = std::str::from_utf8(path)
-            .ok()
-            .and_then(|path| self.files.find(path));
+        let at = self.files.find(path);
         at.ok_or_else(|| {
             let name = String::from_utf8_lossy(name).into_owned();
             PackageError::entry(name, "in the payload, but not in the header")
@@ -224,7 +222,7 @@ impl<'a> Walk<'a> {
         let elsewhere = !entry.is_ghost() && group.last().is_some_and(|last| *last != at);
         let size = match entry.kind {
             EntryKind::File if elsewhere => 0,
-            EntryKind::File => entry.size,
+            EntryKind::File | EntryKind::Unnameable => entry.size,
             EntryKind::Symlink => entry.target.len() as u64,
             EntryKind::Dir | EntryKind::Special => 0,
         };
@@ -281,6 +279,13 @@ impl<'a> Walk<'a> {
                         entry.target
                     ));
                 }
+                self.set(found.at, State::Done);
+                visitor.entry(entry)
+            }
+            (EntryKind::Unnameable, _) => {
+                Content::new(input, found, None)
+                    .finish(found, None, &entry.path)
+                    .map_err(|e| self.package.error(e))?;
                 self.set(found.at, State::Done);
                 visitor.entry(entry)
             }

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::support::{Seen, data, explain, have, packages, read};
@@ -48,26 +49,31 @@ fn what_is_read_equals_what_cpio_unpacks() {
     if !have("rpm2archive") || !have("cpio") {
         return;
     }
-    let mut compared = 0;
-    for path in packages(&dir) {
-        let Ok(keep) = read(&path) else { continue };
-        if keep.seen.is_empty() {
-            continue;
-        }
-        let unpacked = unpack(&path);
-        let mut found = BTreeMap::new();
-        walk(unpacked.path(), "", &mut found);
-        // Directories that cpio made on the way are nobody's.
-        found
-            .retain(|name, seen| keep.seen.contains_key(name) || !matches!(seen, Seen::Dir { .. }));
-        let names = |map: &BTreeMap<String, Seen>| map.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&keep.seen), names(&found), "{}", path.display());
-        for (name, seen) in &keep.seen {
-            assert_eq!(seen, &found[name], "{name} in {}", path.display());
-        }
-        compared += keep.seen.len();
-    }
+    let compared: usize = packages(&dir).par_iter().map(|path| compare(path)).sum();
     println!("{compared} entries compared");
+}
+
+/// Compares a package's entries with what rpm's tools unpack; returns their number.
+fn compare(path: &Path) -> usize {
+    let Ok(keep) = read(path) else { return 0 };
+    if keep.seen.is_empty() {
+        return 0;
+    }
+    let unpacked = unpack(path);
+    let mut found = BTreeMap::new();
+    walk(unpacked.path(), "", &mut found);
+    // Directories that cpio made on the way are nobody's.
+    found.retain(|name, seen| keep.seen.contains_key(name) || !matches!(seen, Seen::Dir { .. }));
+    assert!(
+        keep.seen.keys().eq(found.keys()),
+        "{}: {:?}",
+        path.display(),
+        found.keys()
+    );
+    for (name, seen) in &keep.seen {
+        assert_eq!(seen, &found[name], "{name} in {}", path.display());
+    }
+    keep.seen.len()
 }
 
 /// Unpacks with rpm's tools; stripped archives are beyond `rpm2cpio`.

@@ -572,3 +572,81 @@ fn a_commit_of_packages_can_be_published() {
     assert_eq!(bench.repo.commit(&id).unwrap(), commit);
     assert!(find_packages(Path::new("/nonexistent")).is_err());
 }
+
+#[test]
+fn owners_come_from_a_stored_tree() {
+    let bench = Bench::new();
+    let mut stranger = item("/usr/x", FILE, b"x");
+    stranger.user = "stranger".into();
+    stranger.group = "mail".into();
+    let setup = [
+        item("/etc/passwd", FILE, b"stranger:x:1:2::/:/x\n"),
+        item("/usr/lib/passwd", FILE, b"stranger:x:777:888::/:/x\n"),
+        item("/usr/etc/group", FILE, b"mail:x:999:\n"),
+    ];
+    let setup = bench.write("setup", &Forge::new(&setup));
+    let built = bench.import(&[setup], &ImportOptions::default()).unwrap();
+    let mut options = ImportOptions::default();
+    options.owners.add_tree(&bench.repo, &built.tree).unwrap();
+    let path = bench.write("pkg", &Forge::new(&[stranger]));
+    let found = bench.walk(&bench.import(&[path], &options).unwrap());
+    assert_eq!((found["usr/x"].1, found["usr/x"].2), (777, 999));
+}
+
+#[test]
+#[ignore = "prints times, which only mean something in a release build"]
+fn times_of_importing_many_packages() {
+    let bench = Bench::new();
+    // Any directory of packages can be measured instead of forged ones.
+    let paths = match std::env::var_os("GROVE_TEST_RPMS") {
+        Some(dir) => find_packages(Path::new(&dir)).unwrap(),
+        None => (0..1_400)
+            .map(|package| many_files(&bench, package))
+            .collect(),
+    };
+    let options = ImportOptions::default();
+    for what in ["new", "known to the repository", "known by their stamps"] {
+        let start = std::time::Instant::now();
+        let digests = DigestTable::load(&bench.repo.cache_dir());
+        let repo = Repository::open(bench.repo.path()).unwrap();
+        let mut txn = repo.begin(&Silent).unwrap();
+        let packages = import_packages(&mut txn, &paths, &options, &digests, &Silent).unwrap();
+        let imported = start.elapsed();
+        let mut tree = MutableTree::default();
+        let report = merge_packages(&repo, &mut tree, &packages).unwrap();
+        let merged = start.elapsed();
+        txn.put_tree(&tree).unwrap();
+        txn.publish(&[]).unwrap();
+        if what != "new" {
+            digests.store().unwrap();
+        }
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM"))
+            .unwrap();
+        println!(
+            "{} files of {} packages {what}: imported {imported:?}, merged {merged:?}, \
+             published {:?}, {peak}",
+            report.files,
+            paths.len(),
+            start.elapsed()
+        );
+    }
+}
+
+/// A package of 70 files of 40 kB each.
+fn many_files(bench: &Bench, package: u32) -> PathBuf {
+    let mut items = vec![item("/usr/share", DIR, b"")];
+    items.extend((0..70).map(|n| {
+        let content: Vec<u8> = (0..40_000u32)
+            .map(|at| (at.wrapping_mul(package * 71 + n + 1) >> 13) as u8 & 0x3f)
+            .collect();
+        item(
+            &format!("/usr/share/p{package}/d{}/f{n}", n % 7),
+            FILE,
+            &content,
+        )
+    }));
+    bench.write(&format!("package-{package}"), &Forge::new(&items))
+}

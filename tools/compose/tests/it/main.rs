@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod dataset;
+mod fixtures;
 mod forge;
 mod hostile;
 mod import;

@@ -1,16 +1,17 @@
 //! The trees of a new commit.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use grove_compose::{ImportedPackage, find_packages};
 use grove_engine::error::IoResultExt;
 use grove_engine::ops::source::{SourceReport, add_dir, add_ref, add_tar};
 use grove_engine::tree::MutableTree;
 use grove_engine::{Monitor, Transaction};
 
-use super::Args;
-use crate::exit::{Error, Result};
+use super::{Args, packages};
+use crate::exit::Result;
 
 /// The value of `--tree`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +48,22 @@ impl FromStr for Source {
     }
 }
 
+/// What the trees brought.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Files, directories and so on.
+    pub report: SourceReport,
+    /// The packages.
+    pub packages: Vec<ImportedPackage>,
+}
+
 /// Lays all trees over each other.
 pub fn build(
     txn: &mut Transaction<'_>,
     tree: &mut MutableTree,
     args: &Args,
     monitor: &dyn Monitor,
-) -> Result<SourceReport> {
+) -> Result<Found> {
     let repo = txn.repository();
     if let Some(base) = &args.base {
         add_ref(repo, tree, &repo.resolve_rev(base)?)?;
@@ -61,8 +71,8 @@ pub fn build(
     let single = [Source::Dir(args.path.clone().unwrap_or_else(|| PathBuf::from(".")))];
     let sources = if args.tree.is_empty() { &single[..] } else { &args.tree };
     let options = args.source_options();
-    let mut total = SourceReport::default();
-    let mut packages: Vec<&Path> = Vec::new();
+    let mut found = Found::default();
+    let mut set: Vec<PathBuf> = Vec::new();
     for (i, source) in sources.iter().enumerate() {
         let report = match source {
             Source::Dir(path) => add_dir(txn, tree, path, &options, monitor)?,
@@ -74,19 +84,26 @@ pub fn build(
                 add_ref(repo, tree, &repo.resolve_rev(rev)?)?;
                 SourceReport::default()
             }
-            Source::Rpm(path) | Source::Rpms(path) => {
-                packages.push(path);
+            Source::Rpm(_) | Source::Rpms(_) => {
+                match source {
+                    Source::Rpms(dir) => set.extend(find_packages(dir)?),
+                    Source::Rpm(path) => set.push(path.clone()),
+                    _ => {}
+                }
                 // Packages named one after the other are one set: they may share paths.
                 let more = sources.get(i + 1);
                 if matches!(more, Some(Source::Rpm(_) | Source::Rpms(_))) {
                     continue;
                 }
-                add_packages(txn, tree, &std::mem::take(&mut packages), args, monitor)?
+                let (report, imported) = packages::add(txn, tree, &set, args, monitor)?;
+                found.packages.extend(imported);
+                set.clear();
+                report
             }
         };
-        add(&mut total, report);
+        add(&mut found.report, report);
     }
-    Ok(total)
+    Ok(found)
 }
 
 fn add(total: &mut SourceReport, one: SourceReport) {
@@ -94,17 +111,6 @@ fn add(total: &mut SourceReport, one: SourceReport) {
     total.dirs += one.dirs;
     total.unread_files += one.unread_files;
     total.skipped += one.skipped;
-}
-
-fn add_packages(
-    _txn: &mut Transaction<'_>,
-    _tree: &mut MutableTree,
-    packages: &[&Path],
-    _args: &Args,
-    _monitor: &dyn Monitor,
-) -> Result<SourceReport> {
-    let first = packages.first().map(|path| path.display().to_string()).unwrap_or_default();
-    Err(Error::failed(format!("{first}: packages are not supported by this build")))
 }
 
 #[cfg(test)]

@@ -1,0 +1,105 @@
+//! docs/format.md says what the code does: its constants and hexdumps are compared here.
+
+use crate::compress::Codec;
+use crate::id::{ObjectId, PayloadId};
+use crate::object::{FileHeader, Xattrs};
+use crate::pack::{self, BlockClass, BlockHeader, EntryKind, Key, Tail, data_sum, encode_entry};
+use crate::refs::{self, Refs};
+use crate::repo::encode_record;
+
+fn document() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/format.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The text of the fenced block with this label.
+fn fenced(label: &str) -> String {
+    let document = document();
+    let start = format!("```{label}\n");
+    let at = document
+        .find(&start)
+        .unwrap_or_else(|| panic!("no block {label}"))
+        + start.len();
+    let len = document[at..].find("```").unwrap();
+    document[at..at + len].to_owned()
+}
+
+fn assert_hexdump(label: &str, bytes: &[u8]) {
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(
+        fenced(&format!("hexdump {label}")).replace('\n', ""),
+        hex,
+        "{label}"
+    );
+}
+
+#[test]
+fn constants_are_as_documented() {
+    let document = document();
+    for (name, value) in [
+        ("PACK_HEADER_SIZE", pack::PACK_HEADER_SIZE as u64),
+        ("BLOCK_HEADER_SIZE", pack::BLOCK_HEADER_SIZE as u64),
+        ("BASE_SIZE", pack::BASE_SIZE as u64),
+        ("ENTRY_SIZE", pack::ENTRY_SIZE as u64),
+        ("FOOTER_ROW_SIZE", pack::FOOTER_ROW_SIZE as u64),
+        ("TAIL_SIZE", pack::TAIL_SIZE as u64),
+        ("PACK_TARGET", pack::PACK_TARGET),
+        ("GROUP_TARGET", pack::GROUP_TARGET as u64),
+        ("META_TARGET", pack::META_TARGET as u64),
+        ("GROUPED_MAX", pack::GROUPED_MAX),
+        ("MAX_RAW", pack::MAX_RAW as u64),
+        ("MAX_ENTRIES", pack::MAX_ENTRIES as u64),
+    ] {
+        assert!(
+            document.contains(&format!("| `{name}` | {value} |")),
+            "{name} is {value}"
+        );
+    }
+    for (up_to, size) in [
+        ("up to 4 GiB", 4 << 30),
+        ("up to 64 GiB", 64 << 30),
+        ("more", 65 << 30),
+    ] {
+        let row = format!("| {up_to} | {} |", pack::extent_size(size));
+        assert!(document.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn hexdumps_are_what_is_written() {
+    assert_hexdump("pack-header", &pack::pack_header());
+    assert_hexdump("tail", &Tail::encode(&[], 0, pack::PACK_HEADER_SIZE as u64));
+    let key = Key::new(EntryKind::Commit, [0xaa; 32]);
+    let mut header = BlockHeader {
+        codec: Codec::Raw,
+        class: BlockClass::Meta,
+        entries: 1,
+        raw_len: 5,
+        stored_len: 5,
+        data_sum: data_sum(b"hello"),
+        head_sum: 0,
+    };
+    let mut block = header.encode(&encode_entry(&key, 5));
+    block.extend_from_slice(b"hello");
+    assert_hexdump("block", &block);
+    let header = FileHeader {
+        uid: 0,
+        gid: 0,
+        mode: 0o100_644,
+        symlink_target: Vec::new(),
+        xattrs: Xattrs::default(),
+    };
+    assert_hexdump(
+        "file-record",
+        &encode_record(&header, 6, Some(PayloadId::of(b"hello\n"))),
+    );
+}
+
+#[test]
+fn the_refs_file_is_as_shown() {
+    let map = [("os/stable".to_owned(), ObjectId::of(b""))].into();
+    assert_eq!(
+        fenced("text refs"),
+        refs::encode(&Refs { generation: 3, map })
+    );
+}

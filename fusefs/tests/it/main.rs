@@ -1,0 +1,9 @@
+//! Mounts as their users see them.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod content;
+mod damage;
+mod lifecycle;
+mod requests;
+mod support;
