@@ -100,7 +100,7 @@ pub fn read(root: &Path) -> Result<Manifest> {
     })?;
     files.par_iter().try_for_each_init(
         || vec![0; 1 << 17],
-        |buffer, path| {
+        |buffer, path| -> Result<()> {
             let mut file = File::open(path).at(path)?;
             while file.read(buffer).at(path)? > 0 {}
             Ok(())
