@@ -151,8 +151,7 @@ impl Bench<'_> {
         self.weigh(row, &repo)?;
         self.row(row).checksum = Some(id.clone());
         if let Some(other) = self.first_commit.clone() {
-            let text = format!("grove and ostree give the same checksum: {id} {other}");
-            self.check(id == other, &text);
+            self.check_same_checksum("commit by grove and ostree", &id, &other);
         }
         self.first_commit = Some(id.clone());
         Ok((repo, id))
