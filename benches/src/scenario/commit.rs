@@ -55,9 +55,7 @@ impl Bench<'_> {
                 }
             }
             if let [one, other] = checksums.as_slice() {
-                let text =
-                    format!("{step}: grove and ostree give the same checksum: {one} {other}");
-                self.check(one == other, &text);
+                self.check_same_checksum(&format!("{step} by grove and ostree"), one, other);
             }
             self.first_commit = self.first_commit.take().or(checksums.pop());
         }
