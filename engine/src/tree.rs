@@ -89,7 +89,7 @@ impl MutableTree {
         if self.files.contains_key(name) {
             return Err(Error::UnsupportedInput {
                 path: name.to_owned(),
-                reason: "a directory cannot replace a file".to_owned(),
+                reason: DIR_OVER_FILE.to_owned(),
             });
         }
         let child = self
@@ -233,15 +233,21 @@ pub(crate) fn check_depth(path: &str, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// Puts the directory in front of the name in an error about an entry of it.
-fn in_path(dir: &str) -> impl Fn(Error) -> Error + '_ {
+/// Completes the name in an error to the path that it is about: an entry of `dir`, or `dir` itself
+/// where that was what could not be entered.
+pub(crate) fn in_path(dir: &str) -> impl Fn(Error) -> Error + '_ {
     move |error| match error {
-        Error::UnsupportedInput { path, reason } if !dir.ends_with(&path) => {
-            Error::UnsupportedInput {
-                path: format!("{dir}/{path}"),
-                reason,
-            }
+        Error::UnsupportedInput { path, reason } => {
+            let is_dir = dir.rsplit('/').next() == Some(path.as_str()) && reason == DIR_OVER_FILE;
+            let path = match (is_dir, dir.is_empty()) {
+                (true, _) => dir.to_owned(),
+                (false, true) => path,
+                (false, false) => format!("{dir}/{path}"),
+            };
+            Error::UnsupportedInput { path, reason }
         }
         other => other,
     }
 }
+
+const DIR_OVER_FILE: &str = "a directory cannot replace a file";

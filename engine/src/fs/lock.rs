@@ -1,8 +1,10 @@
 //! Advisory locks on files of the repository.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
@@ -31,21 +33,18 @@ impl Lock {
     /// Takes the lock, waiting up to `patience`.
     ///
     /// # Errors
-    /// [`Error::Locked`] naming the last known exclusive holder when the time is over.
+    /// [`Error::Locked`] naming the holders when the time is over.
     pub fn acquire(path: &Path, mode: LockMode, patience: Duration) -> Result<Self> {
-        let mut file = open(path)?;
+        let file = open(path)?;
         let deadline = Instant::now() + patience;
         while !try_lock(&file, mode).at(path)? {
             if Instant::now() >= deadline {
                 return Err(Error::Locked {
                     path: path.to_owned(),
-                    holder: holder(&mut file),
+                    holder: holder(&file),
                 });
             }
             std::thread::sleep(RETRY);
-        }
-        if mode == LockMode::Exclusive {
-            note_holder(&mut file).at(path)?;
         }
         Ok(Self { _file: file })
     }
@@ -78,52 +77,78 @@ fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
     }
 }
 
-fn note_holder(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    write!(file, "process {}", std::process::id())
-}
-
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let known = file
-        .rewind()
-        .and_then(|()| file.take(64).read_to_string(&mut text));
-    match known {
-        Ok(n) if n > 0 => format!("last exclusive holder: {text}"),
-        _ => "holder unknown".to_owned(),
+/// Who holds a lock on the file, as far as the kernel tells.
+fn holder(file: &File) -> String {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let inode = file.metadata().map(|meta| meta.ino()).unwrap_or_default();
+    match holders(&locks, inode).as_slice() {
+        [] => "holder unknown".to_owned(),
+        [one] => format!("process {one}"),
+        many => format!("processes {}", many.join(", ")),
     }
 }
 
+/// The processes that hold a `flock` on an inode, from the text of `/proc/locks`. Lines of waiting
+/// processes have `->` in second place; the file is named as `major:minor:inode`.
+fn holders(locks: &str, inode: u64) -> Vec<&str> {
+    let suffix = format!(":{inode}");
+    let held = locks.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields.as_slice() {
+            [_, "FLOCK", _, _, pid, place, ..] if place.ends_with(&suffix) => Some(*pid),
+            _ => None,
+        }
+    });
+    held.collect()
+}
+
 /// A directory that belongs to a living process for as long as the value lives.
+///
+/// It is known to be alive by its `lock` file. Whoever wants to remove a dead one must hold that
+/// lock and see that the file is still the one at the path: names are never used twice by one
+/// process, but a process id may come again.
 #[derive(Debug)]
 pub(crate) struct OwnedDir {
     path: PathBuf,
-    _lock: Lock,
+    _lock: File,
 }
+
+/// Numbers the directories of this process.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl OwnedDir {
     const LOCK_NAME: &'static str = "lock";
+    /// A directory without a lock may be one that is being made this moment.
+    const YOUNG: Duration = Duration::from_secs(60);
 
     /// Makes a new directory below `parent`, after removing those of dead processes.
     pub(crate) fn create(parent: &Path) -> Result<Self> {
         Self::sweep(parent)?;
-        for n in 0u32.. {
-            let path = parent.join(format!("{}.{n}", std::process::id()));
+        loop {
+            let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = parent.join(format!("{}.{number}", std::process::id()));
             match std::fs::create_dir(&path) {
-                Ok(()) => {
-                    let lock = Lock::acquire(
-                        &path.join(Self::LOCK_NAME),
-                        LockMode::Exclusive,
-                        Duration::ZERO,
-                    )?;
-                    return Ok(Self { path, _lock: lock });
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(e).at(&path),
             }
+            let lock_path = path.join(Self::LOCK_NAME);
+            let made = File::options()
+                .write(true)
+                .create_new(true)
+                .open(&lock_path);
+            match made {
+                Ok(lock) if try_lock(&lock, LockMode::Exclusive).at(&lock_path)? => {
+                    if is_at(&lock, &lock_path) {
+                        return Ok(Self { path, _lock: lock });
+                    }
+                }
+                // Another process took it for a dead one; it removes it, and we take the next.
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).at(&lock_path),
+            }
         }
-        unreachable!("a free number is found before u32 overflows")
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -134,16 +159,18 @@ impl OwnedDir {
     fn sweep(parent: &Path) -> Result<()> {
         for entry in std::fs::read_dir(parent).at(parent)? {
             let path = entry.at(parent)?.path();
-            let lock = path.join(Self::LOCK_NAME);
-            // A directory without a lock file may be one being made this moment: spare it once it
-            // is young.
-            let young = std::fs::metadata(&path)
-                .and_then(|m| m.modified())
-                .is_ok_and(|t| t.elapsed().unwrap_or_default() < Duration::from_secs(60));
-            if !lock.exists() && young {
-                continue;
-            }
-            if Lock::acquire(&lock, LockMode::Exclusive, Duration::ZERO).is_ok() || !lock.exists() {
+            let lock_path = path.join(Self::LOCK_NAME);
+            let dead = match File::open(&lock_path) {
+                Ok(lock) => {
+                    let free = try_lock(&lock, LockMode::Exclusive).at(&lock_path)?;
+                    (free && is_at(&lock, &lock_path)).then_some(Some(lock))
+                }
+                Err(_) => std::fs::metadata(&path)
+                    .and_then(|meta| meta.modified())
+                    .is_ok_and(|time| time.elapsed().unwrap_or_default() > Self::YOUNG)
+                    .then_some(None),
+            };
+            if let Some(_held) = dead {
                 drop(std::fs::remove_dir_all(&path));
             }
         }
@@ -151,8 +178,62 @@ impl OwnedDir {
     }
 }
 
+/// Whether an open file is still the one at a path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same =
+        |a: std::fs::Metadata, b: std::fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
+    matches!((file.metadata(), std::fs::metadata(path)), (Ok(a), Ok(b)) if same(a, b))
+}
+
 impl Drop for OwnedDir {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_are_those_of_the_inode_and_not_those_waiting() {
+        let locks = "1: FLOCK  ADVISORY  READ 12 fe:00:777 0 EOF\n\
+                     1: -> FLOCK  ADVISORY  WRITE 13 fe:00:777 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 14 fe:00:777 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 15 fe:00:1777 0 EOF\n\
+                     4: FLOCK  ADVISORY  READ 16 fe:00:777 0 EOF\n";
+        assert_eq!(holders(locks, 777), ["12", "16"]);
+        assert_eq!(holders("garbage", 777), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn living_directories_survive_many_makers_and_sweepers() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let own = OwnedDir::create(dir.path()).unwrap();
+                        let file = own.path().join("file");
+                        std::fs::write(&file, "mine").unwrap();
+                        OwnedDir::sweep(dir.path()).unwrap();
+                        assert!(file.exists());
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let _held = Lock::acquire(&path, LockMode::Shared, Duration::ZERO).unwrap();
+        let error = Lock::acquire(&path, LockMode::Exclusive, Duration::ZERO).unwrap_err();
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
     }
 }

@@ -75,6 +75,8 @@ pub fn checkout(
     options: &CheckoutOptions,
     monitor: &dyn Monitor,
 ) -> Result<CheckoutReport> {
+    // Long enough that a prune must not come in between.
+    let _lock = repo.lock_shared()?;
     let root = Node::root(&repo.commit(commit)?);
     let start = resolve_path(repo, root, &options.subpath)?;
     let job = Job {

@@ -20,7 +20,7 @@ use crate::pack::GROUPED_MAX;
 use crate::repo::ingest::{Body, IN_MEMORY_MAX, NewFile};
 use crate::repo::layout::LayoutKey;
 use crate::repo::{Repository, Transaction};
-use crate::tree::{FileEntry, MutableTree, check_depth};
+use crate::tree::{FileEntry, MutableTree, check_depth, in_path};
 
 /// Bytes and files read at a time.
 const BATCH_BYTES: u64 = 16 << 20;
@@ -407,7 +407,8 @@ fn lay_over(
         target.meta = Some(dir.meta);
         files
             .into_iter()
-            .try_for_each(|(name, entry)| target.put_file(&name, entry))?;
+            .try_for_each(|(name, entry)| target.put_file(&name, entry))
+            .map_err(in_path(&dir.path))?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::monitor::{Monitor, Phase};
 use crate::object::{DirMeta, Xattrs};
 use crate::repo::ingest::{Body, IN_MEMORY_MAX, NewFile};
 use crate::repo::{Repository, Transaction};
-use crate::tree::{FileEntry, MutableTree, check_depth};
+use crate::tree::{FileEntry, MutableTree, check_depth, in_path};
 
 /// Bytes of small files gathered before they are stored.
 const BATCH_BYTES: u64 = 16 << 20;
@@ -220,11 +220,11 @@ impl Import<'_, '_> {
             .options
             .tar_autocreate_parents
             .then(|| self.options.directory(0, 0, 0o755, Xattrs::default()));
-        let dir = match parents {
+        let target = match parents {
             Some(meta) => ensure_described(self.tree, self.txn.repository(), dir, &meta)?,
             None => self.tree.ensure_dir(self.txn.repository(), dir)?,
         };
-        dir.put_file(name, entry.clone())?;
+        target.put_file(name, entry.clone()).map_err(in_path(dir))?;
         self.report.files += 1;
         self.done.insert(path, entry);
         Ok(())

@@ -3,6 +3,7 @@
 //! Serving needs threads, which a fork would lose; so the background server is this program
 //! started again with `--serve`. It tells over its standard output that the mount is usable.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -21,11 +22,14 @@ use crate::exit::{self, Error, Result};
 
 /// What the server writes once the mount is usable.
 const READY: &[u8] = b"ready\n";
+/// Where the background server writes, in the repository's cache directory.
+const LOG_NAME: &str = "mount.log";
 
 /// Show a commit, or all of them, as a directory
 ///
 /// Returns when the mount is usable. Nothing is copied: files are read from the repository when
-/// they are looked at. With --all, the directory has one directory for each ref and commit.
+/// they are looked at. With --all, the directory holds commits/CHECKSUM for each commit and
+/// refs/NAME as a link to one. Errors met later are written to cache/mount.log in the repository.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove mount os/stable /mnt\n  grove mount --all /mnt\n  \
     grove mount -f os/stable /mnt")]
@@ -118,8 +122,9 @@ fn serve(repo: Repository, what: What, args: &Args) -> Result<ExitCode> {
     options.allow_other |= args.allow_other;
     options.suid = args.suid;
     options.name = format!("grove:{}", repo.path().display());
-    // Standard error may be a pipe whose reader is gone.
-    options.on_error = Arc::new(|text| drop(writeln!(io::stderr(), "error: {text}")));
+    // In the background nobody reads standard error once the mount is there.
+    let log = args.serve.then(|| repo.cache_dir().join(LOG_NAME));
+    options.on_error = Arc::new(move |text| tell(log.as_deref(), text));
     clear_stale(args.dir())?;
     // Before the mount: who sees it may send a signal at once.
     let signals = listen().at("/")?;
@@ -134,6 +139,19 @@ fn serve(repo: Repository, what: What, args: &Args) -> Result<ExitCode> {
     }
     mounted.wait()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells of an error met while serving; there is nowhere to tell of failing to do so.
+fn tell(log: Option<&Path>, text: &str) {
+    let line = match log {
+        Some(_) => format!("{}: process {}: {text}\n", jiff::Timestamp::now(), std::process::id()),
+        None => format!("error: {text}\n"),
+    };
+    let mut out: Box<dyn Write> = match log.map(|path| File::options().append(true).create(true).open(path)) {
+        Some(Ok(file)) => Box::new(file),
+        _ => Box::new(io::stderr()),
+    };
+    drop(out.write_all(line.as_bytes()));
 }
 
 /// Gets a byte with each SIGINT and SIGTERM; the second one kills.
