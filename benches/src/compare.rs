@@ -1,10 +1,11 @@
 //! A strict comparison of two directory trees.
 //!
 //! Compared are names, types, permissions, owners, extended attributes, sizes, bytes and link targets.
-//! Not compared is what a commit does not hold: times, hard links, inode numbers, sizes of directories.
+//! Not compared is what a commit does not hold: times, hard links, inode numbers, sizes of directories,
+//! extended attributes with an empty value (OSTree drops them).
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -19,6 +20,8 @@ use crate::error::{At, Error, Result};
 
 /// Differences that are listed; more are only counted.
 const LISTED: usize = 50;
+/// Bytes of an attribute's value that are shown.
+const SHOWN: usize = 40;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -203,7 +206,9 @@ fn xattrs(path: &Path) -> Result<Attributes> {
         let mut value = vec![0; 1 << 16];
         let len = rustix::fs::lgetxattr(path, name, &mut value).at(path)?;
         value.truncate(len);
-        found.push((OsString::from_vec(name.to_vec()), value));
+        if !value.is_empty() {
+            found.push((OsString::from_vec(name.to_vec()), value));
+        }
     }
     found.sort();
     Ok(found)
@@ -211,12 +216,10 @@ fn xattrs(path: &Path) -> Result<Attributes> {
 
 fn show(xattrs: &Attributes) -> String {
     let one = |(name, value): &(OsString, Vec<u8>)| {
-        let name = PathBuf::from(name);
-        format!(
-            "{}={:?}",
-            name.display(),
-            std::ffi::OsStr::from_bytes(value)
-        )
+        let (name, size) = (PathBuf::from(name), value.len());
+        let value = value.get(..SHOWN).unwrap_or(value);
+        let text = OsStr::from_bytes(value);
+        format!("{}={text:?} ({size} bytes)", name.display())
     };
     format!(
         "[{}]",

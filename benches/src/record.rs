@@ -65,6 +65,8 @@ pub const INPUT: &str = "input";
 pub const HOLDS: &str = "holds";
 /// Key of checks that failed.
 pub const FAILS: &str = "FAILS";
+/// Key of differences to a peer that are no failure.
+pub const DIFFERS: &str = "differs";
 /// Key of what was left out.
 pub const LEFT_OUT: &str = "left out";
 

@@ -140,7 +140,8 @@ fn seconds(value: f64) -> String {
 }
 
 fn mib(bytes: f64) -> String {
-    let value = bytes / f64::from(1 << 20);
+    // Adding nothing turns a negative zero into a positive one.
+    let value = (bytes / f64::from(1 << 20) * 100.0).round() / 100.0 + 0.0;
     if value.abs() < 100.0 {
         format!("{value:.2}")
     } else {

@@ -55,9 +55,7 @@ impl Bench<'_> {
                 }
             }
             if let [one, other] = checksums.as_slice() {
-                let text =
-                    format!("{step}: grove and ostree give the same checksum: {one} {other}");
-                self.check(one == other, &text);
+                self.check_same_checksum(&format!("{step} by grove and ostree"), one, other);
             }
             self.first_commit = self.first_commit.take().or(checksums.pop());
         }
@@ -151,8 +149,7 @@ impl Bench<'_> {
         self.weigh(row, &repo)?;
         self.row(row).checksum = Some(id.clone());
         if let Some(other) = self.first_commit.clone() {
-            let text = format!("grove and ostree give the same checksum: {id} {other}");
-            self.check(id == other, &text);
+            self.check_same_checksum("commit by grove and ostree", &id, &other);
         }
         self.first_commit = Some(id.clone());
         Ok((repo, id))

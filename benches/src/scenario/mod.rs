@@ -298,24 +298,36 @@ impl Bench<'_> {
 
     /// Writes down whether something is as it must be.
     fn check(&mut self, holds: bool, what: &str) {
+        self.verdict(if holds { HOLDS } else { FAILS }, what);
+    }
+
+    fn verdict(&mut self, key: &str, what: &str) {
         let line = format!("{}, run {}: {}", self.scenario, self.run, self.shown(what));
-        let key = if holds { HOLDS } else { FAILS };
         (self.say)(&format!("{key}: {line}"));
         self.record.fact(key, line);
     }
 
-    fn check_equal(&mut self, found: &Comparison, what: &str) {
+    fn check_same_checksum(&mut self, what: &str, one: &str, other: &str) {
+        if one == other {
+            self.check(true, &format!("{what}: the same checksum, {one}"));
+        } else {
+            self.check(false, &format!("{what}: two checksums, {one} and {other}"));
+        }
+    }
+
+    /// Writes down a comparison; `otherwise` is the key where there are differences.
+    fn compared(&mut self, found: &Comparison, what: &str, otherwise: &str) {
         let Comparison {
             entries,
             bytes,
             different,
-            ..
+            differences,
         } = found;
-        let text =
-            format!("{what}: {entries} entries, {bytes} bytes compared, {different} different");
-        self.check(*different == 0, &text);
-        for line in &found.differences {
-            self.check(false, &format!("{what}: {line}"));
+        let key = if *different == 0 { HOLDS } else { otherwise };
+        let sums = format!("{entries} entries, {bytes} bytes compared, {different} different");
+        self.verdict(key, &format!("{what}: {sums}"));
+        for line in differences {
+            self.verdict(otherwise, &format!("{what}: {line}"));
         }
     }
 

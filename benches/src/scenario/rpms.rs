@@ -40,8 +40,7 @@ impl Bench<'_> {
             checksums.push(checksum);
         }
         if let [first, again, ..] = checksums.as_slice() {
-            let text = format!("imported packages give the same commit: {first} {again}");
-            self.check(first == again, &text);
+            self.check_same_checksum("packages read and imported before", first, again);
         }
         Ok(())
     }
