@@ -5,7 +5,7 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, compress <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops
+//! id, compress <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
 //! ```
 
 mod compress;
@@ -13,6 +13,8 @@ pub mod error;
 #[cfg(test)]
 mod format_doc;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod id;
 mod index;
 pub mod monitor;

@@ -145,7 +145,7 @@ pub(crate) fn encode(refs: &Refs) -> String {
     text
 }
 
-fn decode(bytes: &[u8]) -> Result<Refs, &'static str> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Refs, &'static str> {
     let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
     let body_len = text
         .rfind(FOOTER)

@@ -68,3 +68,23 @@ pub fn variant_text(data: &[u8]) {
     );
     assert_eq!(Variant::from_text(&value.print()), Ok(value));
 }
+
+/// Packs.
+pub fn pack(data: &[u8]) {
+    grove_engine::fuzz::pack(data);
+}
+
+/// Merged indexes.
+pub fn index(data: &[u8]) {
+    grove_engine::fuzz::index(data);
+}
+
+/// Refs, doomed packs, stat caches.
+pub fn small_files(data: &[u8]) {
+    grove_engine::fuzz::small_files(data);
+}
+
+/// File records and import records.
+pub fn records(data: &[u8]) {
+    grove_engine::fuzz::records(data);
+}

@@ -36,7 +36,7 @@ pub(crate) fn load(path: &Path) -> Result<BTreeSet<PackId>> {
     })
 }
 
-fn decode(text: &str) -> Option<BTreeSet<PackId>> {
+pub(crate) fn decode(text: &str) -> Option<BTreeSet<PackId>> {
     let mut lines = text.lines();
     let first = lines.next();
     let last = lines.next_back();

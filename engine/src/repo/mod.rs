@@ -328,7 +328,8 @@ pub(crate) fn encode_import(
     out
 }
 
-fn decode_import(record: &[u8]) -> Option<Import> {
+/// Decodes an import record.
+pub(crate) fn decode_import(record: &[u8]) -> Option<Import> {
     let (count, rest) = record.split_first_chunk::<8>()?;
     let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
     let (files, bytes) = rest.split_at_checked(count.checked_mul(ObjectId::LEN)?)?;

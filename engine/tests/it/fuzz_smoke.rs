@@ -178,3 +178,45 @@ fn fuzz_variant_text() {
         &TEXTS.map(|text| text.as_bytes().to_vec()),
     );
 }
+
+/// The files of a small repository, by what they are.
+fn repository_files() -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("text"), "a few words ".repeat(100)).unwrap();
+    std::fs::write(tree.join("other"), "more").unwrap();
+    let repo = grove_engine::Repository::init(&dir.path().join("repo")).unwrap();
+    super::support::commit_dir(&repo, "os/a", &tree).unwrap();
+    repo.reindex(&grove_engine::Silent).unwrap();
+    let read = |path: std::path::PathBuf| std::fs::read(path).unwrap();
+    let packs = super::support::packs(repo.path())
+        .into_iter()
+        .map(read)
+        .collect();
+    let index = read(repo.path().join("index/objects.idx"));
+    let doomed = b"grove-doomed 1\n00112233445566778899aabbccddeeff\nend\n".to_vec();
+    (
+        packs,
+        vec![index],
+        vec![read(repo.path().join("refs")), doomed, b"GROVEST1".to_vec()],
+    )
+}
+
+#[test]
+fn fuzz_repository_files() {
+    let (packs, index, small) = repository_files();
+    run(targets::pack, &packs);
+    run(targets::index, &index);
+    run(targets::small_files, &small);
+    let header = FileHeader {
+        uid: 0,
+        gid: 0,
+        mode: 0o100_644,
+        symlink_target: Vec::new(),
+        xattrs: xattrs(),
+    };
+    let record = [[0; 40].to_vec(), header.to_bytes()].concat();
+    let import = [1u64.to_le_bytes().to_vec(), vec![7; 32], b"rest".to_vec()].concat();
+    run(targets::records, &[record, import]);
+}

@@ -12,6 +12,11 @@ pub use self::tar::add_tar;
 
 use crate::object::{DirMeta, FileHeader, Xattrs};
 
+/// For fuzzing.
+pub(crate) fn decode_stat_cache(bytes: &[u8]) {
+    drop(stat_cache::decode(bytes));
+}
+
 /// Type bits of `st_mode`.
 const S_IFMT: u32 = 0o170_000;
 const S_IFREG: u32 = 0o100_000;

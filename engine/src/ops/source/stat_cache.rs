@@ -111,7 +111,7 @@ fn encode(rows: &[(Stamp, ObjectId)]) -> Vec<u8> {
     out
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<Stamp, ObjectId>> {
+pub(super) fn decode(bytes: &[u8]) -> Option<HashMap<Stamp, ObjectId>> {
     let (head, rows) = bytes.split_first_chunk::<16>()?;
     let (rows, rest) = rows.as_chunks::<ROW_SIZE>();
     if head[..8] != MAGIC || !rest.is_empty() || le64(head, 8) != xxh3_64(&bytes[16..]) {

@@ -1,0 +1,5 @@
+//! Fuzzes merged indexes.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| grove_engine_fuzz::index(data));

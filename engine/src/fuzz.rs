@@ -1,0 +1,88 @@
+//! Entry points for fuzzing the parsers of repository files: any bytes, no panic.
+//!
+//! Not part of the public interface.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use crate::id::{ObjectId, PackId};
+use crate::index::ObjectIndex;
+use crate::index::flat::FlatIndex;
+use crate::pack::reader::PackReader;
+use crate::pack::{EntryKind, Key, doomed};
+use crate::{ops, refs, repo};
+
+/// A file in memory, and a path that leads to it while it is open.
+fn in_memory(data: &[u8]) -> Option<(File, PathBuf)> {
+    let fd = rustix::fs::memfd_create("fuzz", rustix::fs::MemfdFlags::CLOEXEC).ok()?;
+    let mut file = File::from(fd);
+    file.write_all(data).ok()?;
+    let path = Path::new("/proc/self/fd").join(file.as_raw_fd().to_string());
+    Some((file, path))
+}
+
+/// A pack: its footer, a scan without it, and every block that is found.
+pub fn pack(data: &[u8]) {
+    let Some((_file, path)) = in_memory(data) else {
+        return;
+    };
+    let Ok(pack) = PackReader::open(&path, PackId::from_bytes([0; 16])) else {
+        return;
+    };
+    drop(pack.footer());
+    drop(pack.index_rows());
+    let Ok((heads, _)) = pack.scan() else { return };
+    for head in heads {
+        if let Ok(block) = pack.block(head.offset, head.header.block_len() as u32) {
+            block
+                .entries
+                .iter()
+                .for_each(|entry| assert_eq!(block.bytes(entry).len(), entry.len as usize));
+        }
+    }
+}
+
+/// A merged index: look-ups, a walk over all rows, and the check of its checksums.
+pub fn index(data: &[u8]) {
+    let Some((_file, path)) = in_memory(data) else {
+        return;
+    };
+    let Ok(Some(index)) = FlatIndex::open(&path) else {
+        return;
+    };
+    for first in [0, 1, 0x7f, 0xff] {
+        drop(index.get(&Key::new(EntryKind::File, [first; 32])));
+    }
+    drop(index.for_each(&mut |_, _| Ok(())));
+    drop(index.verify());
+}
+
+/// Refs, doomed packs and stat caches.
+pub fn small_files(data: &[u8]) {
+    if let Ok(refs) = refs::decode(data) {
+        assert_eq!(refs::encode(&refs).as_bytes(), data);
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        drop(doomed::decode(text));
+    }
+    ops::source::decode_stat_cache(data);
+}
+
+/// File records and import records.
+pub fn records(data: &[u8]) {
+    let id = ObjectId::from_bytes([0; 32]);
+    if let Ok(file) = repo::decode_record(&id, data) {
+        assert_eq!(
+            repo::encode_record(&file.header, file.size, file.payload),
+            data
+        );
+    }
+    if let Some(import) = repo::decode_import(data) {
+        assert_eq!(
+            repo::encode_import(import.files.into_iter(), &import.bytes),
+            data
+        );
+    }
+}

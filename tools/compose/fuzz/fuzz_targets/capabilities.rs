@@ -1,0 +1,5 @@
+//! Fuzzes capability texts.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| grove_compose_fuzz::capabilities(data));
