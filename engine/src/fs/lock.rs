@@ -181,8 +181,8 @@ impl OwnedDir {
 /// Whether an open file is still the one at a path.
 fn is_at(file: &File, path: &Path) -> bool {
     let same =
-        |a: std::fs::Metadata, b: std::fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
-    matches!((file.metadata(), std::fs::metadata(path)), (Ok(a), Ok(b)) if same(a, b))
+        |a: &std::fs::Metadata, b: &std::fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
+    matches!((file.metadata(), std::fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))
 }
 
 impl Drop for OwnedDir {
