@@ -1,6 +1,7 @@
 //! Where and when a measurement was made.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::measure::Invocation;
@@ -32,21 +33,29 @@ pub fn now() -> String {
         .to_string()
 }
 
-/// The commit of the source that this program was built from, as it stands now.
-pub fn commit() -> String {
+/// The commit of the source beside which this program was built, as it stands now, and whether
+/// `program` can have been built from it.
+pub fn commit(program: &Path) -> String {
     let git = |args: &[&str]| {
         Invocation::new("git")
             .args(args)
             .dir(env!("CARGO_MANIFEST_DIR"))
             .output()
     };
-    let Ok(head) = git(&["rev-parse", "HEAD"]) else {
+    let Ok(mut text) = git(&["rev-parse", "HEAD"]) else {
         return "unknown".into();
     };
-    match git(&["status", "--porcelain", "--untracked-files=no"]) {
-        Ok(changes) if changes.is_empty() => head,
-        _ => format!("{head} with uncommitted changes"),
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"]);
+    if !changes.is_ok_and(|changes| changes.is_empty()) {
+        text.push_str(" with uncommitted changes");
     }
+    let committed = git(&["log", "-1", "--format=%ct"]).ok();
+    let committed: Option<i64> = committed.and_then(|seconds| seconds.parse().ok());
+    let built = fs::metadata(program).ok().map(|meta| meta.mtime());
+    if built < committed {
+        text.push_str("; grove was built BEFORE this commit");
+    }
+    text
 }
 
 /// The type of the file system that a directory is on.

@@ -160,10 +160,32 @@ fn scenarios(record: &Record) -> Vec<&str> {
     names
 }
 
+/// Facts; those that every run found again stand once.
+fn facts(record: &Record) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for (key, value) in &record.facts {
+        let fact = (key.clone(), without_run(value));
+        if !found.contains(&fact) {
+            found.push(fact);
+        }
+    }
+    found
+}
+
+/// Without the number of the run: `commit, run 2: ...`.
+fn without_run(text: &str) -> String {
+    let parts = text.split_once(", run ").and_then(|(scenario, rest)| {
+        let (number, what) = rest.split_once(": ")?;
+        number.parse::<u32>().ok()?;
+        Some(format!("{scenario}: {what}"))
+    });
+    parts.unwrap_or_else(|| text.to_owned())
+}
+
 /// Everything, for a terminal.
 pub fn text(record: &Record) -> String {
     let mut out = String::new();
-    for (key, value) in &record.facts {
+    for (key, value) in facts(record) {
         line(&mut out, format_args!("{key}: {value}"));
     }
     for scenario in scenarios(record) {
@@ -197,8 +219,8 @@ pub fn text(record: &Record) -> String {
 /// Everything, in Markdown, under a heading of the second level.
 pub fn markdown(record: &Record, title: &str) -> String {
     let mut out = format!("## {title}\n\n");
-    for (key, value) in &record.facts {
-        line(&mut out, format_args!("- {key}: {}", escaped(value)));
+    for (key, value) in facts(record) {
+        line(&mut out, format_args!("- {key}: {}", escaped(&value)));
     }
     let made_by = record.values("command").next().unwrap_or("scenario");
     for scenario in scenarios(record) {
@@ -284,6 +306,16 @@ mod tests {
         let rows = [row("a", "b", 1, 1.0), row("a", "b", 2, 2.0)];
         let all: Vec<&Row> = rows.iter().collect();
         assert_eq!(middle(&all, |row| row.user_seconds), 1.5);
+    }
+
+    #[test]
+    fn what_every_run_found_again_stands_once() {
+        let mut record = Record::default();
+        record.fact("holds", "commit, run 1: equal");
+        record.fact("holds", "commit, run 2: equal");
+        record.fact("holds", "commit, run 2: never run 3: this");
+        let wanted = "holds: commit: equal\nholds: commit: never run 3: this\n";
+        assert_eq!(text(&record), wanted);
     }
 
     #[test]

@@ -36,15 +36,15 @@ impl Bench<'_> {
                 }
                 calls.push((tool.name, call.arg(id).arg(&target), target));
             }
-            let (mut targets, mut names) = (Vec::<PathBuf>::new(), Vec::new());
+            let mut targets: Vec<PathBuf> = Vec::new();
             for (name, call, target) in self.rotated(calls) {
                 self.step(step, name, &call)?;
                 targets.push(target);
-                names.push(name);
             }
-            if let [one, other] = targets.as_slice() {
-                let found = compare(one, other)?;
-                let text = format!("{step}: what {} write is equal", names.join(" and "));
+            targets.sort();
+            if let [ours, theirs] = targets.as_slice() {
+                let found = compare(ours, theirs)?;
+                let text = format!("{step}: what grove and ostree write is equal");
                 // Without owners, permissions are each program's own affair.
                 let otherwise = if user_mode { DIFFERS } else { FAILS };
                 self.compared(&found, &text, otherwise);

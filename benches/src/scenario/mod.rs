@@ -128,7 +128,7 @@ pub fn run(options: &Options, say: &dyn Fn(&str)) -> Result<Record> {
 fn conditions(record: &mut Record, options: &Options, tools: &Tools, work: &Path) {
     record.fact("command", options.command.clone());
     record.fact("date", machine::now());
-    record.fact("project commit", machine::commit());
+    record.fact("project commit", machine::commit(&tools.grove.program));
     record.fact("machine", machine::describe());
     record.fact(
         "file system of the repositories",
