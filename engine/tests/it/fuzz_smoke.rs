@@ -180,7 +180,7 @@ fn fuzz_variant_text() {
 }
 
 /// The files of a small repository, by what they are.
-fn repository_files() -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
+fn repository_files() -> [Vec<Vec<u8>>; 3] {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
     std::fs::create_dir(&tree).unwrap();
@@ -196,16 +196,13 @@ fn repository_files() -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
         .collect();
     let index = read(repo.path().join("index/objects.idx"));
     let doomed = b"grove-doomed 1\n00112233445566778899aabbccddeeff\nend\n".to_vec();
-    (
-        packs,
-        vec![index],
-        vec![read(repo.path().join("refs")), doomed, b"GROVEST1".to_vec()],
-    )
+    let refs = read(repo.path().join("refs"));
+    [packs, vec![index], vec![refs, doomed, b"GROVEST1".to_vec()]]
 }
 
 #[test]
 fn fuzz_repository_files() {
-    let (packs, index, small) = repository_files();
+    let [packs, index, small] = repository_files();
     run(targets::pack, &packs);
     run(targets::index, &index);
     run(targets::small_files, &small);
