@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use crate::id::{ObjectId, PackId};
 use crate::index::ObjectIndex;
 use crate::index::flat::FlatIndex;
+use crate::ops;
 use crate::pack::reader::PackReader;
 use crate::pack::{EntryKind, Key, doomed};
-use crate::{ops, refs, repo};
+use crate::refs;
+use crate::repo;
 
 /// A file in memory, and a path that leads to it while it is open.
 fn in_memory(data: &[u8]) -> Option<(File, PathBuf)> {
