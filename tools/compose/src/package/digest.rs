@@ -1,11 +1,13 @@
 //! Digests that packages declare, and readers that compute them on the way.
 //!
-//! Only the SHA-2 family is computed here. Older packages name files by MD5; those digests are
-//! not compared.
+//! Besides the SHA-2 family this is MD5 and SHA-1, by which older packages name their files: they
+//! find damage, not forgery.
 
 use std::io::{self, Read};
 
+use md5::Md5;
 use rpm::{IndexTag, PackageMetadata};
+use sha1::Sha1;
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 
 use super::PackageError;
@@ -23,6 +25,8 @@ pub(super) struct Expected {
 /// Algorithms that are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Algorithm {
+    Md5,
+    Sha1,
     Sha224,
     Sha256,
     Sha384,
@@ -33,6 +37,8 @@ impl Algorithm {
     /// By OpenPGP number, as in `FILEDIGESTALGO`.
     pub fn from_number(number: u32) -> Option<Self> {
         match number {
+            1 => Some(Self::Md5),
+            2 => Some(Self::Sha1),
             8 => Some(Self::Sha256),
             9 => Some(Self::Sha384),
             10 => Some(Self::Sha512),
@@ -43,6 +49,8 @@ impl Algorithm {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Md5 => "MD5",
+            Self::Sha1 => "SHA-1",
             Self::Sha224 => "SHA-224",
             Self::Sha256 => "SHA-256",
             Self::Sha384 => "SHA-384",
@@ -74,6 +82,8 @@ impl Expected {
 #[derive(Debug)]
 enum Hasher {
     None,
+    Md5(Md5),
+    Sha1(Sha1),
     Sha224(Sha224),
     Sha256(Sha256),
     Sha384(Sha384),
@@ -92,6 +102,8 @@ impl<R: Read> Hashing<R> {
     pub fn new(inner: R, expected: Option<&Expected>) -> Self {
         let hasher = match expected.filter(|e| !e.unpacked).map(|e| e.algorithm) {
             None => Hasher::None,
+            Some(Algorithm::Md5) => Hasher::Md5(Md5::new()),
+            Some(Algorithm::Sha1) => Hasher::Sha1(Sha1::new()),
             Some(Algorithm::Sha224) => Hasher::Sha224(Sha224::new()),
             Some(Algorithm::Sha256) => Hasher::Sha256(Sha256::new()),
             Some(Algorithm::Sha384) => Hasher::Sha384(Sha384::new()),
@@ -123,6 +135,8 @@ impl<R: Read> Hashing<R> {
         };
         let found = match self.hasher {
             Hasher::None => return Ok(()),
+            Hasher::Md5(hasher) => to_hex(&hasher.finalize()),
+            Hasher::Sha1(hasher) => to_hex(&hasher.finalize()),
             Hasher::Sha224(hasher) => to_hex(&hasher.finalize()),
             Hasher::Sha256(hasher) => to_hex(&hasher.finalize()),
             Hasher::Sha384(hasher) => to_hex(&hasher.finalize()),
@@ -146,6 +160,8 @@ impl<R: Read> Read for Hashing<R> {
         let passed = buffer.get(..count).unwrap_or_default();
         match &mut self.hasher {
             Hasher::None => {}
+            Hasher::Md5(hasher) => hasher.update(passed),
+            Hasher::Sha1(hasher) => hasher.update(passed),
             Hasher::Sha224(hasher) => hasher.update(passed),
             Hasher::Sha256(hasher) => hasher.update(passed),
             Hasher::Sha384(hasher) => hasher.update(passed),
@@ -157,4 +173,34 @@ impl<R: Read> Read for Hashing<R> {
 
 fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_algorithm_knows_its_digest_of_abc_and_refuses_others() {
+        for (number, hex) in [
+            (1, "900150983cd24fb0d6963f7d28e17f72"),
+            (2, "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            (
+                8,
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+        ] {
+            let expected = Expected {
+                algorithm: Algorithm::from_number(number).unwrap(),
+                hex: hex.to_owned(),
+                unpacked: false,
+            };
+            let check = |bytes: &[u8]| {
+                let mut reader = Hashing::new(bytes, Some(&expected));
+                io::copy(&mut reader, &mut io::sink()).unwrap();
+                reader.finish(Some(&expected), "bytes")
+            };
+            check(b"abc").unwrap();
+            assert!(check(b"abd").is_err(), "{number}");
+        }
+    }
 }
