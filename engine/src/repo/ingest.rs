@@ -261,6 +261,8 @@ pub(super) struct NewPayload {
     pub(super) content: Content,
     /// Path that it was found at, or as good as found at.
     pub(super) hint: Vec<u8>,
+    /// Its place among others of the same path.
+    pub(super) sequence: u32,
     /// What it may be a delta against.
     pub(super) base: Option<Piece>,
 }

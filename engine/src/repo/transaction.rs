@@ -224,6 +224,7 @@ impl<'r> Transaction<'r> {
                 content: file.content,
                 base: self.older_version(&file.hint, file.size),
                 hint: file.hint,
+                sequence: 0,
             });
         }
         let new = NewRecord {
