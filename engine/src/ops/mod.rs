@@ -11,7 +11,7 @@ pub mod source;
 pub mod stats;
 
 pub use self::fsck::{FsckReport, Level, fsck};
-pub use self::prune::{PruneOptions, PruneReport, prune};
+pub use self::prune::{Gone, PruneOptions, PruneReport, prune};
 
 /// An error and its causes in one line.
 fn describe(error: &crate::Error) -> String {

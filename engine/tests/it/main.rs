@@ -11,5 +11,6 @@ mod faulty;
 mod fuzz_smoke;
 mod layering;
 mod objects;
+mod online;
 mod prune;
 mod support;
