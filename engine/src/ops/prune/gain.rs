@@ -1,12 +1,13 @@
 //! What a prune would give back, without doing it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::judge::{Fate, Judged};
 use super::{PruneReport, Work};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, PackId};
-use crate::ops::reach::Shared;
+use crate::ops::reach::{Scales, Shared};
 
 /// A commit that would be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub(super) fn estimate(
         }
     }
     report.commits_walked = work.marker.walked;
+    let maps: Vec<_> = packs.values().map(|pack| Arc::clone(&pack.map)).collect();
+    let scales = Scales::load(&maps)?;
     for (id, brief) in &work.history.commits {
         if work.kept.commits.contains(id) {
             continue;
@@ -53,7 +56,7 @@ pub(super) fn estimate(
         let exclusive = match sets.get(id) {
             Some(reached) if !work.options.commit_only => {
                 let alone = shared.exclusive(&reached.entries);
-                Some(work.marker.places().weigh(work.repo, &alone)?)
+                Some(scales.weigh(&alone))
             }
             _ => None,
         };
@@ -68,6 +71,6 @@ pub(super) fn estimate(
         .gone
         .sort_by_key(|gone| (gone.timestamp, gone.commit));
     let needed_by_any = shared.all().without(&work.live);
-    report.gone_bytes = work.marker.places().weigh(work.repo, &needed_by_any)?;
+    report.gone_bytes = scales.weigh(&needed_by_any);
     Ok(())
 }

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use super::REWRITE_SHARE;
 use crate::error::Result;
 use crate::id::PackId;
-use crate::ops::reach::{EntrySet, Marker, PackMap, is_plain};
+use crate::ops::reach::{EntrySet, Form, Marker, PackMap, form};
 use crate::pack::EntryKind;
 use crate::repo::Repository;
 
@@ -78,7 +78,7 @@ fn judge_pack(map: Arc<PackMap>, alive: &RoaringBitmap) -> Result<Judged> {
 /// Plain payloads may linger.
 fn must_go(map: &PackMap, dead: &RoaringBitmap) -> Result<bool> {
     for (span, _) in map.touched(dead) {
-        if !is_plain(span.class) {
+        if form(span.class) != Form::Plain {
             return Ok(true);
         }
         let head = map.reader().head(u64::from(span.offset))?;

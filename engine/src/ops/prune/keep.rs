@@ -181,7 +181,8 @@ impl Keeper<'_> {
             Depth::Parents(parents) => parents.saturating_add(1),
             Depth::All | Depth::YoungerThan(_) => u64::MAX,
         };
-        let mut next = Some(*id);
+        let head = *id;
+        let mut next = Some(head);
         while let Some(id) = next.filter(|_| left > 0) {
             let Some(brief) = self.history.commits.get(&id) else {
                 break;
@@ -190,6 +191,9 @@ impl Keeper<'_> {
                 break;
             }
             if let Depth::YoungerThan(oldest) = depth {
+                if id != head && brief.timestamp < oldest {
+                    break;
+                }
                 // Says nothing of what stays below for others.
                 self.left.entry(id).or_insert(1);
                 if brief.timestamp < oldest {

@@ -9,15 +9,18 @@ mod check;
 mod marker;
 mod needs;
 mod places;
+mod scales;
 mod set;
 mod walk;
 
 pub(crate) use self::check::Reach;
 pub(crate) use self::marker::{Marker, forget};
-pub(crate) use self::needs::{is_plain, raw_len};
+pub(crate) use self::needs::{Form, form, needs, raw_len};
 pub(crate) use self::places::{PackMap, Places, Span};
+pub(crate) use self::scales::Scales;
 pub(crate) use self::set::{EntrySet, Shared};
-pub(crate) use self::walk::{Reached, Totals};
+pub(crate) use self::walk::Reached;
+pub use self::walk::Totals;
 
 use crate::id::ObjectId;
 use crate::pack::{EntryKind, Key};

@@ -5,11 +5,23 @@ use crate::pack::reader::{DecodedBlock, Entry};
 use crate::pack::{BlockClass, Key};
 use crate::repo::Repository;
 
-/// Whether entries in blocks of this class are decoded without any other entry, and are stored as
-/// the bytes that they stand for.
-pub(crate) fn is_plain(class: BlockClass) -> bool {
+/// How the entries of a block stand for their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// They are these bytes: nothing else is needed.
+    Plain,
+    /// As differences to another payload.
+    #[allow(dead_code)]
+    Delta,
+    /// As what it takes to make them from another payload.
+    #[allow(dead_code)]
+    Recoded,
+}
+
+/// The form of the entries in blocks of this class.
+pub(crate) fn form(class: BlockClass) -> Form {
     match class {
-        BlockClass::Meta | BlockClass::Group | BlockClass::Extent => true,
+        BlockClass::Meta | BlockClass::Group | BlockClass::Extent => Form::Plain,
     }
 }
 

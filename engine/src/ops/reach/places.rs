@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use crate::error::{Error, Result};
 use crate::id::PackId;
 use crate::index::Location;
-use crate::pack::reader::PackReader;
+use crate::pack::reader::{Entry, PackReader};
 use crate::pack::{BLOCK_HEADER_SIZE, BlockClass, ENTRY_SIZE};
 use crate::repo::Repository;
 
@@ -28,6 +28,24 @@ impl Span {
     /// Ordinals of the block's entries.
     pub(crate) fn ordinals(&self) -> Range<u32> {
         self.first..self.first + self.entries
+    }
+
+    /// Length of the block's stored bytes.
+    pub(crate) fn stored_len(&self) -> u64 {
+        let head = BLOCK_HEADER_SIZE as u64 + u64::from(self.entries) * ENTRY_SIZE as u64;
+        u64::from(self.block_len).saturating_sub(head)
+    }
+
+    /// What each of the block's entries takes on disk: of the stored bytes the share that its raw
+    /// length has, and its row of the entry table.
+    pub(crate) fn weights(&self, entries: &[Entry]) -> Vec<u64> {
+        let raw: u64 = entries.iter().map(|entry| u64::from(entry.len)).sum();
+        let share = |at: u64| self.stored_len() * at / raw.max(1);
+        let weight = |entry: &Entry| {
+            let start = u64::from(entry.start);
+            share(start + u64::from(entry.len)) - share(start) + ENTRY_SIZE as u64
+        };
+        entries.iter().map(weight).collect()
     }
 
     /// How many of the block's entries are in a set.
@@ -119,14 +137,7 @@ impl PackMap {
     /// What each entry of a block takes on disk; together all that the block takes but its header.
     pub(crate) fn weights(&self, span: &Span) -> Result<Vec<u64>> {
         let head = self.reader.head(u64::from(span.offset))?;
-        let raw = u64::from(head.header.raw_len).max(1);
-        let stored = u64::from(head.header.stored_len);
-        let share = |at: u64| stored * at / raw;
-        let weights = head.entries.iter().map(|entry| {
-            let start = u64::from(entry.start);
-            share(start + u64::from(entry.len)) - share(start) + ENTRY_SIZE as u64
-        });
-        Ok(weights.collect())
+        Ok(span.weights(&head.entries))
     }
 }
 
@@ -172,12 +183,5 @@ impl Places {
             detail: format!("leads to the wrong place in pack {}", at.pack),
         })?;
         Ok(((number, span.first + at.entry), span.class))
-    }
-
-    /// What the entries of a set take on disk.
-    pub(crate) fn weigh(&mut self, repo: &Repository, set: &super::EntrySet) -> Result<u64> {
-        set.packs()
-            .map(|(id, entries)| self.map(repo, id)?.weigh(entries))
-            .sum()
     }
 }

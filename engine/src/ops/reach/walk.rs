@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::needs::{is_plain, needs};
+use super::needs::{Form, form, needs};
 use super::places::{Places, Spot};
 use super::{EntrySet, key};
 use crate::error::{Error, Result};
@@ -187,7 +187,7 @@ impl<'r> Walker<'r> {
             };
             let (spot, class) = self.places.spot(self.repo, &at)?;
             items.push((spot, size));
-            if !is_plain(class) {
+            if form(class) != Form::Plain {
                 todo.extend(needs(self.repo, &key)?.into_iter().map(|key| (key, 0)));
             }
         }
