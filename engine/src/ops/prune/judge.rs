@@ -8,8 +8,8 @@ use roaring::RoaringBitmap;
 use super::REWRITE_SHARE;
 use crate::error::Result;
 use crate::id::PackId;
-use crate::ops::reach::{EntrySet, Form, Marker, PackMap, form};
-use crate::pack::EntryKind;
+use crate::ops::reach::{EntrySet, Marker, PackMap, is_plain};
+use crate::pack::{EntryKind, Key};
 use crate::repo::Repository;
 
 /// What happens to a pack.
@@ -46,12 +46,20 @@ pub(super) fn judge<'a>(
     for id in packs {
         let map = marker.places().map(repo, id)?;
         let alive = live.of_pack(id).unwrap_or(&nothing);
-        judged.insert(*id, judge_pack(map, alive)?);
+        let may_linger = |key: &Key| {
+            let needs = repo.store().needs(key)?;
+            marker.holds(live, &needs)
+        };
+        judged.insert(*id, judge_pack(map, alive, may_linger)?);
     }
     Ok(judged)
 }
 
-fn judge_pack(map: Arc<PackMap>, alive: &RoaringBitmap) -> Result<Judged> {
+fn judge_pack(
+    map: Arc<PackMap>,
+    alive: &RoaringBitmap,
+    may_linger: impl FnMut(&Key) -> Result<bool>,
+) -> Result<Judged> {
     let mut dead = RoaringBitmap::new();
     dead.insert_range(0..map.entries);
     dead -= alive;
@@ -60,7 +68,7 @@ fn judge_pack(map: Arc<PackMap>, alive: &RoaringBitmap) -> Result<Judged> {
         Fate::Stays
     } else if alive.is_empty() {
         Fate::Deleted
-    } else if dead_bytes * REWRITE_SHARE >= map.size || must_go(&map, &dead)? {
+    } else if dead_bytes * REWRITE_SHARE >= map.size || must_go(&map, &dead, may_linger)? {
         Fate::Rewritten
     } else {
         Fate::Stays
@@ -74,17 +82,25 @@ fn judge_pack(map: Arc<PackMap>, alive: &RoaringBitmap) -> Result<Judged> {
 }
 
 /// Whether one of these entries must not be found any more, because what it refers to may be gone:
-/// objects and records of deleted commits, and payloads that cannot be decoded by themselves.
-/// Plain payloads may linger.
-fn must_go(map: &PackMap, dead: &RoaringBitmap) -> Result<bool> {
+/// objects and records of deleted commits, and payloads whose decoding needs something dead.
+/// Other payloads may linger.
+fn must_go(
+    map: &PackMap,
+    dead: &RoaringBitmap,
+    mut may_linger: impl FnMut(&Key) -> Result<bool>,
+) -> Result<bool> {
     for (span, _) in map.touched(dead) {
-        if form(span.class) != Form::Plain {
-            return Ok(true);
-        }
         let head = map.reader().head(u64::from(span.offset))?;
-        let mut entries = span.ordinals().zip(&head.entries);
-        if entries.any(|(n, e)| e.key.kind != EntryKind::Payload && dead.contains(n)) {
-            return Ok(true);
+        let entries = span.ordinals().zip(&head.entries);
+        for (_, entry) in entries.filter(|(ordinal, _)| dead.contains(*ordinal)) {
+            let stays = match entry.key.kind {
+                EntryKind::Payload | EntryKind::Recipe if is_plain(span.class) => true,
+                EntryKind::Payload | EntryKind::Recipe => may_linger(&entry.key)?,
+                _ => false,
+            };
+            if !stays {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

@@ -1,5 +1,6 @@
 //! Which commits stay. The rules are those of `ostree prune`.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::PruneOptions;
@@ -29,14 +30,13 @@ impl History {
         let all: BTreeSet<ObjectId> = repo.commits()?.into_iter().collect();
         self.commits.retain(|id, _| all.contains(id));
         for id in all {
-            if !self.commits.contains_key(&id) {
+            if let Entry::Vacant(place) = self.commits.entry(id) {
                 let commit = repo.commit(&id)?;
-                let brief = Brief {
+                place.insert(Brief {
                     parent: commit.parent,
                     timestamp: commit.timestamp,
                     subject: commit.subject,
-                };
-                self.commits.insert(id, brief);
+                });
             }
         }
         Ok(())

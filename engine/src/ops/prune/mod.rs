@@ -16,7 +16,7 @@ pub use self::gain::Gone;
 use self::judge::{Fate, Judged, judge};
 use self::keep::{History, Kept, check, decide};
 use self::sweep::Copies;
-use super::reach::{EntrySet, Marker, forget};
+use super::reach::{EntrySet, Marker, forget, key as entry_key};
 use crate::error::Result;
 use crate::fs::lease::Leased;
 use crate::id::{ObjectId, PackId};
@@ -263,9 +263,10 @@ impl<'r> Work<'r> {
         let mut whole = Vec::new();
         for key in imports {
             let import = self.repo.import(&ObjectId::from_bytes(key.id))?;
-            if let Some(import) = import
-                && self.marker.holds_files(&self.live, &import.files)?
-            {
+            let Some(import) = import else { continue };
+            let files = import.files.iter();
+            let files: Vec<Key> = files.map(|id| entry_key(EntryKind::File, id)).collect();
+            if self.marker.holds(&self.live, &files)? {
                 whole.push(key);
             }
         }

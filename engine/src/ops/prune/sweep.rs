@@ -133,7 +133,11 @@ impl Round<'_> {
                     builder.push(entry.key, block.bytes(entry));
                 }
             }
-            builder.finish().at(self.repo.path())?
+            match span.class {
+                // Compressed already, entry by entry.
+                BlockClass::Delta => builder.finish_raw(),
+                _ => builder.finish().at(self.repo.path())?,
+            }
         };
         series.append(self.repo, self.staging, &block)
     }

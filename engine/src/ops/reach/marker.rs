@@ -75,9 +75,9 @@ impl<'r> Marker<'r> {
         self.walker.entries(keys)
     }
 
-    /// Whether all of these files are in a set.
-    pub(crate) fn holds_files(&mut self, set: &EntrySet, files: &[ObjectId]) -> Result<bool> {
-        self.walker.holds_files(set, files)
+    /// Whether all of these entries are in a set.
+    pub(crate) fn holds(&mut self, set: &EntrySet, keys: &[Key]) -> Result<bool> {
+        self.walker.holds(set, keys)
     }
 
     /// From the cache, if every pack that it names is there.

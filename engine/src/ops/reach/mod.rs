@@ -15,7 +15,7 @@ mod walk;
 
 pub(crate) use self::check::Reach;
 pub(crate) use self::marker::{Marker, forget};
-pub(crate) use self::needs::{Form, form, needs, raw_len};
+pub(crate) use self::needs::is_plain;
 pub(crate) use self::places::{PackMap, Places, Span};
 pub(crate) use self::scales::Scales;
 pub(crate) use self::set::{EntrySet, Shared};

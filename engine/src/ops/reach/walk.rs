@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::needs::{Form, form, needs};
+use super::needs::is_plain;
 use super::places::{Places, Spot};
 use super::{EntrySet, key};
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::id::{ObjectId, PayloadId};
 use crate::monitor::{Monitor, Phase};
 use crate::object::DirEntry;
 use crate::pack::{EntryKind, Key};
-use crate::repo::{Repository, payload_keys};
+use crate::repo::Repository;
 use crate::tree::check_depth;
 
 /// Counts of one tree, every path counted.
@@ -142,7 +142,7 @@ impl<'r> Walker<'r> {
                     }
                 }
                 EntryKind::Dirmeta => self.object(EntryKind::Dirmeta, &id, &mut items)?,
-                EntryKind::Payload => {
+                EntryKind::Payload | EntryKind::Recipe => {
                     self.part(&key, 0, &mut items)?;
                 }
             }
@@ -150,10 +150,10 @@ impl<'r> Walker<'r> {
         Ok(self.sort(items).0)
     }
 
-    /// Whether all of these files are in a set. (What they refer to then is, too.)
-    pub(crate) fn holds_files(&mut self, set: &EntrySet, files: &[ObjectId]) -> Result<bool> {
-        for id in files {
-            let Some(spot) = self.spot(&key(EntryKind::File, id))? else {
+    /// Whether all of these entries are in a set.
+    pub(crate) fn holds(&mut self, set: &EntrySet, keys: &[Key]) -> Result<bool> {
+        for key in keys {
+            let Some(spot) = self.spot(key)? else {
                 return Ok(false);
             };
             if !set.contains(&self.places.map_of(spot).id, spot.1) {
@@ -178,17 +178,23 @@ impl<'r> Walker<'r> {
         Ok(())
     }
 
-    /// Adds a part of a payload and what its decoding needs; whether it is there.
+    /// Adds a part of a payload, or its recipe, and what its decoding needs; whether all is there.
     fn part(&mut self, key: &Key, size: u64, items: &mut Vec<Item>) -> Result<bool> {
         let mut todo = vec![(*key, size)];
+        // Entries that need each other in a circle, in a damaged repository, are met once.
+        let mut seen = HashSet::new();
         while let Some((key, size)) = todo.pop() {
             let Some(at) = self.repo.store().locate(&key)? else {
                 return Ok(false);
             };
             let (spot, class) = self.places.spot(self.repo, &at)?;
             items.push((spot, size));
-            if form(class) != Form::Plain {
-                todo.extend(needs(self.repo, &key)?.into_iter().map(|key| (key, 0)));
+            if !is_plain(class) {
+                for key in self.repo.store().needs(&key)? {
+                    if seen.insert(key) {
+                        todo.push((key, 0));
+                    }
+                }
             }
         }
         Ok(true)
@@ -221,9 +227,10 @@ impl<'r> Walker<'r> {
             return Ok(self.items[range.clone()].to_vec());
         }
         let mut items = Vec::new();
-        for part in payload_keys(id, size) {
-            let size = if part.part == 0 { size } else { 0 };
-            if !self.part(&part, size, &mut items)? {
+        for key in self.repo.store().keys_of(id, size)? {
+            // The first part, or the recipe, tells the size.
+            let size = if key.part == 0 { size } else { 0 };
+            if !self.part(&key, size, &mut items)? {
                 return Err(Error::MissingPayload { id: *id });
             }
         }
@@ -309,7 +316,9 @@ fn missing(kind: EntryKind, id: &ObjectId) -> Error {
         EntryKind::Commit => ObjectKind::Commit,
         EntryKind::Dirtree => ObjectKind::Dirtree,
         EntryKind::Dirmeta => ObjectKind::Dirmeta,
-        EntryKind::File | EntryKind::Payload | EntryKind::Import => ObjectKind::File,
+        EntryKind::File | EntryKind::Payload | EntryKind::Recipe | EntryKind::Import => {
+            ObjectKind::File
+        }
     };
     Error::MissingObject { kind, id: *id }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::survey::Survey;
+use super::survey::{PayloadRow, Survey};
 use crate::error::Result;
 use crate::id::{ObjectId, PayloadId};
 use crate::ops::reach::Reached;
@@ -19,7 +19,7 @@ pub struct LargePayload {
     pub payload: PayloadId,
     /// Its bytes.
     pub size: u64,
-    /// What it takes.
+    /// What it takes, with the pieces that it is made of.
     pub stored_bytes: u64,
     /// In how many commits it is.
     pub commits: u64,
@@ -36,13 +36,16 @@ pub(super) fn largest(
 ) -> Result<Vec<LargePayload>> {
     let mut rows: Vec<_> = payloads
         .iter()
-        .filter_map(|(id, size)| Some((survey.payloads.get(id)?, *id, *size)))
+        .filter_map(|(id, size)| {
+            let row = survey.payloads.get(id)?;
+            Some((row, *id, *size, with_pieces(survey, row)))
+        })
         .collect();
-    rows.sort_unstable_by_key(|(row, id, size)| (std::cmp::Reverse((row.stored, *size)), *id));
+    rows.sort_unstable_by_key(|(_, id, size, stored)| (std::cmp::Reverse((*stored, *size)), *id));
     rows.truncate(COUNT);
     let mut found: Vec<LargePayload> = rows
         .iter()
-        .map(|(row, payload, size)| {
+        .map(|(row, payload, size, stored)| {
             let holds = |reached: &Reached| {
                 let at = row.first;
                 at.is_some_and(|(pack, ordinal)| reached.entries.contains(&pack, ordinal))
@@ -51,7 +54,7 @@ pub(super) fn largest(
             LargePayload {
                 payload: *payload,
                 size: *size,
-                stored_bytes: row.stored,
+                stored_bytes: *stored,
                 commits: holders.count() as u64,
                 path: String::new(),
             }
@@ -59,6 +62,20 @@ pub(super) fn largest(
         .collect();
     name(repo, survey, commits, &mut found)?;
     Ok(found)
+}
+
+/// What a payload takes with all that it is made of, who else is made of that, too.
+fn with_pieces(survey: &Survey, row: &PayloadRow) -> u64 {
+    let mut sum = 0;
+    let mut todo = vec![row];
+    let mut seen = HashSet::new();
+    while let Some(row) = todo.pop() {
+        sum += row.stored();
+        let pieces = row.recipe.iter().flat_map(|recipe| &recipe.pieces);
+        let new = pieces.filter(|piece| seen.insert(piece.id));
+        todo.extend(new.filter_map(|piece| survey.payloads.get(&piece.id)));
+    }
+    sum
 }
 
 /// Looks for a path of each, tree by tree, until all have one.

@@ -139,7 +139,7 @@ pub fn stats(repo: &Repository, monitor: &dyn Monitor) -> Result<StatsReport> {
     report.history = history(repo, &commits, &shared, &scales)?;
     report.refs = refs(repo, &mut marker, &report.history, &scales)?;
     report.largest = largest::largest(repo, &survey, &payloads, &commits)?;
-    report.savings = savings::savings(repo, &survey, &payloads, report.totals.logical_bytes)?;
+    report.savings = savings::savings(&survey, &payloads, report.totals.logical_bytes)?;
     monitor.end(Phase::Scan);
     Ok(report)
 }

@@ -1,16 +1,19 @@
-//! One pass over what the packs hold: how many bytes each way of storing takes.
+//! One pass over what the packs hold: how each payload is stored, and what that takes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use roaring::RoaringBitmap;
 
 use crate::compress::compress;
 use crate::error::{IoResultExt, Result};
 use crate::id::{ObjectId, PackId, PayloadId};
-use crate::ops::reach::{EntrySet, Form, PackMap, Span, form, needs, raw_len};
-use crate::pack::{BlockClass, EntryKind, Key};
-use crate::repo::{Repository, decode_record};
+use crate::ops::reach::{EntrySet, PackMap, Span, is_plain};
+use crate::pack::delta::DeltaHead;
+use crate::pack::recipe::{Piece, Recipe};
+use crate::pack::{BlockClass, ENTRY_SIZE, EntryKind, Key};
+use crate::repo::decode_record;
 
 /// Raw bytes of grouped payloads that are compressed one by one, to know what grouping saves.
 const SAMPLE_BYTES: u64 = 32 << 20;
@@ -50,12 +53,41 @@ pub(super) struct FileRow {
     pub(super) size: u64,
 }
 
-/// A payload.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PayloadRow {
+/// A recipe: of what a payload is made, and how.
+#[derive(Debug, Clone)]
+pub(super) struct RecipeRow {
+    pub(super) pieces: Vec<Piece>,
+    /// By compressing the one piece again; else by concatenation.
+    pub(super) recoded: bool,
     pub(super) stored: u64,
-    /// Where its first part is.
+}
+
+/// How a payload is stored.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PayloadRow {
+    /// Where its first part or its recipe is.
     pub(super) first: Option<(PackId, u32)>,
+    pub(super) grouped: Bulk,
+    pub(super) extents: Bulk,
+    pub(super) deltas: Bulk,
+    pub(super) recipe: Option<Box<RecipeRow>>,
+}
+
+impl PayloadRow {
+    /// What its entries take; of a payload with a recipe, the recipe alone.
+    pub(super) fn stored(&self) -> u64 {
+        let recipe = self.recipe.as_ref().map_or(0, |recipe| recipe.stored);
+        let parts = [self.grouped, self.extents, self.deltas];
+        recipe + parts.iter().map(|bulk| bulk.stored_bytes).sum::<u64>()
+    }
+
+    fn join(&mut self, other: Self) {
+        self.first = self.first.or(other.first);
+        self.grouped.join(other.grouped);
+        self.extents.join(other.extents);
+        self.deltas.join(other.deltas);
+        self.recipe = self.recipe.take().or(other.recipe);
+    }
 }
 
 /// What was counted, of entries that commits need.
@@ -65,12 +97,6 @@ pub(super) struct Survey {
     pub(super) dirtrees: u64,
     pub(super) payloads: HashMap<PayloadId, PayloadRow>,
     pub(super) meta: Bulk,
-    pub(super) grouped: Bulk,
-    pub(super) extents: Bulk,
-    pub(super) deltas: Bulk,
-    pub(super) recoded: Bulk,
-    /// Keys of recoded entries.
-    recoded_keys: Vec<Key>,
     /// Blocks of grouped payloads.
     groups: Vec<(Arc<PackMap>, Span)>,
 }
@@ -94,16 +120,9 @@ impl Survey {
         self.files.extend(other.files);
         self.dirtrees += other.dirtrees;
         for (id, row) in other.payloads {
-            let mine = self.payloads.entry(id).or_default();
-            mine.stored += row.stored;
-            mine.first = mine.first.or(row.first);
+            self.payloads.entry(id).or_default().join(row);
         }
         self.meta.join(other.meta);
-        self.grouped.join(other.grouped);
-        self.extents.join(other.extents);
-        self.deltas.join(other.deltas);
-        self.recoded.join(other.recoded);
-        self.recoded_keys.extend(other.recoded_keys);
         self.groups.extend(other.groups);
     }
 
@@ -113,8 +132,7 @@ impl Survey {
             return Ok(survey);
         };
         for (span, _) in map.touched(live) {
-            let decoded = span.class == BlockClass::Meta || form(span.class) != Form::Plain;
-            if decoded {
+            if span.class == BlockClass::Meta || !is_plain(span.class) {
                 survey.decoded(map, span, live)?;
             } else {
                 survey.plain(map, span, live)?;
@@ -123,60 +141,64 @@ impl Survey {
         Ok(survey)
     }
 
-    /// A block whose entries say themselves what they stand for.
-    fn decoded(&mut self, map: &PackMap, span: &Span, live: &roaring::RoaringBitmap) -> Result<()> {
+    /// A block that has to be read, as its entries tell more than their lengths.
+    fn decoded(&mut self, map: &PackMap, span: &Span, live: &RoaringBitmap) -> Result<()> {
         let block = map.reader().block(u64::from(span.offset), span.block_len)?;
         let weights = span.weights(&block.entries);
         for ((ordinal, entry), weight) in span.ordinals().zip(&block.entries).zip(weights) {
-            if !live.contains(ordinal) {
-                continue;
-            }
-            let bulk = match (entry.key.kind, form(span.class)) {
-                (EntryKind::Payload, Form::Delta) => &mut self.deltas,
-                (EntryKind::Payload, Form::Recoded) => {
-                    self.recoded_keys.push(entry.key);
-                    &mut self.recoded
-                }
-                (EntryKind::Payload, Form::Plain) => &mut self.grouped,
-                _ => &mut self.meta,
-            };
-            bulk.add(raw_len(&block, entry), weight);
-            let id = ObjectId::from_bytes(entry.key.id);
-            match entry.key.kind {
-                EntryKind::Payload => self.payload(map, ordinal, &entry.key, weight),
-                EntryKind::Dirtree => self.dirtrees += 1,
-                EntryKind::File => {
-                    // What is malformed is a matter for fsck.
-                    if let Ok(file) = decode_record(&id, block.bytes(entry)) {
-                        let (payload, size) = (file.payload, file.size);
-                        self.files.push(FileRow { id, payload, size });
-                    }
-                }
-                _ => {}
+            if live.contains(ordinal) {
+                self.entry((map.id, ordinal), &entry.key, block.bytes(entry), weight);
             }
         }
         Ok(())
     }
 
+    /// Counts an entry. What is malformed is a matter for fsck.
+    fn entry(&mut self, at: (PackId, u32), key: &Key, bytes: &[u8], weight: u64) {
+        match key.kind {
+            EntryKind::Payload => {
+                let row = self.payload(at, key);
+                if let Ok((head, _)) = DeltaHead::decode(bytes) {
+                    row.deltas.add(u64::from(head.raw_len), weight);
+                }
+                return;
+            }
+            EntryKind::Recipe => {
+                if let Ok(recipe) = Recipe::decode(bytes) {
+                    self.payload(at, key).recipe = Some(Box::new(RecipeRow {
+                        pieces: recipe.pieces(),
+                        recoded: matches!(recipe, Recipe::Recode { .. }),
+                        stored: weight,
+                    }));
+                }
+                return;
+            }
+            EntryKind::Dirtree => self.dirtrees += 1,
+            EntryKind::File => {
+                let id = ObjectId::from_bytes(key.id);
+                if let Ok(file) = decode_record(&id, bytes) {
+                    let (payload, size) = (file.payload, file.size);
+                    self.files.push(FileRow { id, payload, size });
+                }
+            }
+            EntryKind::Dirmeta | EntryKind::Commit | EntryKind::Import => {}
+        }
+        self.meta.add(bytes.len() as u64, weight);
+    }
+
     /// A block of payloads as they are.
-    fn plain(
-        &mut self,
-        map: &Arc<PackMap>,
-        span: &Span,
-        live: &roaring::RoaringBitmap,
-    ) -> Result<()> {
+    fn plain(&mut self, map: &Arc<PackMap>, span: &Span, live: &RoaringBitmap) -> Result<()> {
         let head = map.reader().head(u64::from(span.offset))?;
         let weights = span.weights(&head.entries);
         for ((ordinal, entry), weight) in span.ordinals().zip(&head.entries).zip(weights) {
-            if !live.contains(ordinal) {
-                continue;
+            if live.contains(ordinal) {
+                let row = self.payload((map.id, ordinal), &entry.key);
+                let bulk = match span.class {
+                    BlockClass::Group => &mut row.grouped,
+                    _ => &mut row.extents,
+                };
+                bulk.add(u64::from(entry.len), weight);
             }
-            let bulk = match span.class {
-                BlockClass::Group => &mut self.grouped,
-                _ => &mut self.extents,
-            };
-            bulk.add(u64::from(entry.len), weight);
-            self.payload(map, ordinal, &entry.key, weight);
         }
         if span.class == BlockClass::Group {
             self.groups.push((Arc::clone(map), *span));
@@ -184,25 +206,22 @@ impl Survey {
         Ok(())
     }
 
-    fn payload(&mut self, map: &PackMap, ordinal: u32, key: &Key, weight: u64) {
-        let row = self
-            .payloads
-            .entry(PayloadId::from_bytes(key.id))
-            .or_default();
-        row.stored += weight;
+    fn payload(&mut self, at: (PackId, u32), key: &Key) -> &mut PayloadRow {
+        let row = self.payloads.entry(key.payload()).or_default();
         if key.part == 0 {
-            row.first = Some((map.id, ordinal));
+            row.first = Some(at);
         }
+        row
     }
 
     /// Compresses some of the grouped payloads one by one. Gives how many payloads these are,
     /// with what they take in their groups, and what they would take alone.
     pub(super) fn sample_groups(&self) -> Result<(Bulk, u64)> {
-        let total: u64 = self
+        let lengths = self
             .groups
             .iter()
-            .map(|(_, span)| u64::from(span.block_len))
-            .sum();
+            .map(|(_, span)| u64::from(span.block_len));
+        let total: u64 = lengths.sum();
         let mean = total / (self.groups.len() as u64).max(1);
         // Stored, these are about a third; a sample a little larger does no harm.
         let wanted = (SAMPLE_BYTES / 3 / mean.max(1)).max(1) as usize;
@@ -219,26 +238,6 @@ impl Survey {
         }
         Ok(sum)
     }
-
-    /// The payloads from which recoded ones are made and that no file record names.
-    pub(super) fn inner_payloads(
-        &self,
-        repo: &Repository,
-        named: &HashMap<PayloadId, u64>,
-    ) -> Result<Vec<PayloadId>> {
-        let mut inner = Vec::new();
-        for key in &self.recoded_keys {
-            for key in needs(repo, key)? {
-                let id = PayloadId::from_bytes(key.id);
-                if !named.contains_key(&id) {
-                    inner.push(id);
-                }
-            }
-        }
-        inner.sort_unstable();
-        inner.dedup();
-        Ok(inner)
-    }
 }
 
 fn sample(map: &PackMap, span: &Span) -> Result<(Bulk, u64)> {
@@ -250,7 +249,7 @@ fn sample(map: &PackMap, span: &Span) -> Result<(Bulk, u64)> {
         let bytes = block.bytes(entry);
         let (_, stored) = compress(bytes).at("a sample of grouped payloads")?;
         bulk.add(bytes.len() as u64, weight);
-        alone += stored.len() as u64 + crate::pack::ENTRY_SIZE as u64;
+        alone += (stored.len() + ENTRY_SIZE) as u64;
     }
     Ok((bulk, alone))
 }
