@@ -62,15 +62,29 @@ impl IndexPaths {
 
     /// The packs that exist now, without those about to be deleted.
     pub(crate) fn present(&self) -> Result<BTreeSet<PackId>> {
+        let mut ids = self.listed()?;
+        loop {
+            // Read after the listing: what is listed there was doomed before it could be missed here.
+            let doomed = doomed::load(&self.doomed)?;
+            // And listed again: packs that took the place of doomed ones were there before the
+            // list, but perhaps not yet when the directory was first looked at.
+            let again = self.listed()?;
+            if again == ids {
+                ids.retain(|id| !doomed.contains(id));
+                return Ok(ids);
+            }
+            ids = again;
+        }
+    }
+
+    /// The names in the directory of packs.
+    fn listed(&self) -> Result<BTreeSet<PackId>> {
         let mut ids = BTreeSet::new();
         for entry in std::fs::read_dir(&self.packs).at(&self.packs)? {
             let name = entry.at(&self.packs)?.file_name();
             let stem = name.to_str().and_then(|name| name.strip_suffix(".pack"));
             ids.extend(stem.and_then(|stem| stem.parse::<PackId>().ok()));
         }
-        // Read after the listing: what is listed there was doomed before it could be missed here.
-        let doomed = doomed::load(&self.doomed)?;
-        ids.retain(|id| !doomed.contains(id));
         Ok(ids)
     }
 }
@@ -94,7 +108,12 @@ impl Index {
         }
         // Repair in passing, but never at the cost of not being able to read.
         match Lock::acquire(&paths.lock(), LockMode::Exclusive, Duration::ZERO) {
-            Ok(_lock) if index.damaged.is_empty() && index.merge(paths).is_ok() => {
+            // Not over an index that somebody made meanwhile from other packs.
+            Ok(_lock)
+                if index.damaged.is_empty()
+                    && paths.present()? == index.present
+                    && index.merge(paths).is_ok() =>
+            {
                 Self::load_as_is(paths)
             }
             _ => Ok(index),
@@ -163,9 +182,30 @@ impl Index {
     }
 
     /// Throws the index away and makes it anew from the packs.
-    pub(crate) fn rebuild(paths: &IndexPaths, mut done: impl FnMut(&PackId)) -> Result<Self> {
+    pub(crate) fn rebuild(paths: &IndexPaths, done: impl FnMut(&PackId)) -> Result<Self> {
         let _lock = Lock::acquire(&paths.lock(), LockMode::Exclusive, WRITER_PATIENCE)?;
-        let present = paths.present()?;
+        Self::rebuild_from(paths, paths.present()?, done)
+    }
+
+    /// Makes the index anew without packs that are about to be deleted, then runs `doom`, which
+    /// makes them deleted. In this order an entry that has a copy elsewhere is found at all times.
+    pub(crate) fn without(
+        paths: &IndexPaths,
+        gone: &BTreeSet<PackId>,
+        doom: impl FnOnce() -> Result<()>,
+    ) -> Result<Self> {
+        let _lock = Lock::acquire(&paths.lock(), LockMode::Exclusive, WRITER_PATIENCE)?;
+        let present = paths.present()?.difference(gone).copied().collect();
+        let index = Self::rebuild_from(paths, present, |_| ())?;
+        doom()?;
+        Ok(index)
+    }
+
+    fn rebuild_from(
+        paths: &IndexPaths,
+        present: BTreeSet<PackId>,
+        mut done: impl FnMut(&PackId),
+    ) -> Result<Self> {
         let mut recent = MemoryIndex::default();
         let mut damaged = Vec::new();
         for id in &present {

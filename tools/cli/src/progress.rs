@@ -31,6 +31,7 @@ const PHASES: &[(Phase, &str, Unit)] = &[
     (Phase::Verify, "Verifying", Unit::Bytes),
     (Phase::Reindex, "Indexing", Unit::Packs),
     (Phase::Prune, "Pruning", Unit::Packs),
+    (Phase::Repack, "Rewriting", Unit::Bytes),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
