@@ -108,7 +108,10 @@ impl Store {
 
     /// An open pack.
     pub(crate) fn pack(&self, id: &PackId) -> Result<Arc<PackReader>> {
-        if let Some(pack) = lock(&self.packs).get(id) {
+        // A deleted pack could still be read, but would keep its space.
+        if let Some(pack) = lock(&self.packs).get(id)
+            && !pack.is_deleted()
+        {
             return Ok(Arc::clone(pack));
         }
         let pack = Arc::new(PackReader::open(&self.paths.pack(id), *id)?);
