@@ -5,7 +5,7 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, compress <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
+//! id, compress, recode <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
 //! ```
 
 mod compress;
@@ -21,6 +21,7 @@ pub mod monitor;
 pub mod object;
 pub mod ops;
 mod pack;
+mod recode;
 pub mod refs;
 pub mod repo;
 mod store;

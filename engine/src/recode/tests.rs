@@ -1,0 +1,69 @@
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::*;
+
+/// Text that compresses about as well as a manual page.
+pub(super) fn text(words: usize) -> Vec<u8> {
+    let mut state = 7u64;
+    let mut out = Vec::new();
+    for _ in 0..words {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        let word = (state >> 50) % 900;
+        write!(out, "{word:x}{} ", if word < 90 { "ing" } else { "" }).unwrap();
+    }
+    out
+}
+
+fn gzip(plain: &[u8], level: u32) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn assert_comes_back(payload: &[u8], plain: &[u8]) {
+    let undone = undo(payload).expect("it is taken apart");
+    assert!(undone.plain == plain, "other plain bytes");
+    let recipe = Recipe::decode(&undone.recipe.encode()).unwrap();
+    assert_eq!(recipe, undone.recipe);
+    let redone = redo(&undone.plain, &recipe, payload.len()).unwrap();
+    assert!(redone == payload, "other payload bytes");
+    for size in [0, payload.len() - 1, payload.len() + 1] {
+        assert!(redo(&undone.plain, &recipe, size).is_err(), "{size}");
+    }
+    let cut = &undone.plain[..undone.plain.len() - 1];
+    assert!(redo(cut, &recipe, payload.len()).is_err());
+}
+
+#[test]
+fn gzip_files_of_each_level_and_of_several_members_come_back() {
+    let plain = text(30_000);
+    for level in [1, 6, 9] {
+        assert_comes_back(&gzip(&plain, level), &plain);
+    }
+    let (one, two) = plain.split_at(50_000);
+    assert_comes_back(&[gzip(one, 6), gzip(two, 9)].concat(), &plain);
+    assert_comes_back(&[gzip(&plain, 6), vec![0; 512]].concat(), &plain);
+}
+
+#[test]
+fn damaged_and_foreign_payloads_are_left_alone() {
+    let whole = gzip(&text(3_000), 6);
+    let mut wrong_crc = whole.clone();
+    let end = wrong_crc.len() - 6;
+    wrong_crc[end] ^= 1;
+    let cases: [(&str, &[u8]); 5] = [
+        ("nothing", b""),
+        ("text", &text(1_000)),
+        ("small", &gzip(b"small", 6)),
+        ("cut short", &whole[..whole.len() - 100]),
+        ("wrong checksum", &wrong_crc),
+    ];
+    for (name, payload) in cases {
+        assert!(undo(payload).is_none(), "{name}");
+    }
+}
