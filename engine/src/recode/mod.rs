@@ -12,6 +12,7 @@ mod deflate;
 mod recipe;
 #[cfg(test)]
 mod tests;
+mod zst;
 
 use std::io;
 
@@ -47,6 +48,8 @@ pub(crate) fn undo(bytes: &[u8]) -> Option<Undone> {
     let mut parts = Vec::new();
     if deflate::knows(bytes) {
         deflate::undo(bytes, &mut plain, &mut parts)?;
+    } else if zst::knows(bytes) {
+        zst::undo(bytes, &mut plain, &mut parts)?;
     } else {
         return None;
     }
@@ -82,7 +85,14 @@ pub(crate) fn redo(plain: &[u8], recipe: &Recipe, size: usize) -> io::Result<Vec
                 out.extend(made.ok_or_else(|| wrong("recipe does not fit the plain bytes"))?);
             }
             Part::Trailer => out.extend_from_slice(&deflate::trailer(trailed)),
-            Part::Zstd { .. } => return Err(wrong("recipe with a zstd frame")),
+            Part::Zstd {
+                plain,
+                settings,
+                corrections,
+            } => {
+                let made = zst::redo(take(*plain)?, *settings, corrections);
+                out.extend(made.ok_or_else(|| wrong("recipe does not fit the plain bytes"))?);
+            }
         }
         if out.len() > size {
             return Err(wrong("recipe makes more bytes than expected"));

@@ -67,3 +67,36 @@ fn damaged_and_foreign_payloads_are_left_alone() {
         assert!(undo(payload).is_none(), "{name}");
     }
 }
+
+fn zstd_with(plain: &[u8], level: i32, checksum: bool, jobs: bool) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), level).unwrap();
+    encoder.include_checksum(checksum).unwrap();
+    encoder
+        .set_pledged_src_size(Some(plain.len() as u64))
+        .unwrap();
+    if jobs {
+        encoder.multithread(2).unwrap();
+    }
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn zstd_frames_of_our_own_encoder_need_no_corrections() {
+    let plain = text(200_000);
+    for (level, checksum, jobs) in [(1, true, false), (3, false, true), (9, true, true)] {
+        let frame = zstd_with(&plain, level, checksum, jobs);
+        assert_comes_back(&frame, &plain);
+        let recipe = undo(&frame).unwrap().recipe.encode();
+        assert!(recipe.len() < 16, "level {level}: {}", recipe.len());
+    }
+    let whole = zstd::bulk::compress(&plain, 5).unwrap();
+    assert_comes_back(&whole, &plain);
+    let (one, two) = plain.split_at(50_000);
+    let frames = [
+        zstd_with(one, 3, true, false),
+        zstd_with(two, 3, true, false),
+        vec![0; 512],
+    ];
+    assert_comes_back(&frames.concat(), &plain);
+}
