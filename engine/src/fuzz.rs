@@ -111,3 +111,11 @@ pub fn recoding(data: &[u8]) {
         }
     }
 }
+
+/// An input of [`recoding`] with the recipe of a payload that can be taken apart.
+pub fn recoding_seed(payload: &[u8]) -> Option<Vec<u8>> {
+    let undone = recode::undo(payload)?;
+    let recipe = undone.recipe.encode();
+    let len = u16::try_from(recipe.len()).ok()?;
+    Some([&len.to_le_bytes()[..], &recipe, &undone.plain].concat())
+}

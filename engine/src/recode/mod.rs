@@ -8,6 +8,7 @@
 //! their versions are part of the format: the tests hold recipes made earlier and fail if another
 //! version does not understand them (docs/decisions/009-recoding.md).
 
+mod cpio;
 mod deflate;
 mod recipe;
 #[cfg(test)]
@@ -46,10 +47,16 @@ pub(crate) fn undo(bytes: &[u8]) -> Option<Undone> {
     }
     let mut plain = Vec::new();
     let mut parts = Vec::new();
-    if deflate::knows(bytes) {
-        deflate::undo(bytes, &mut plain, &mut parts)?;
-    } else if zst::knows(bytes) {
-        zst::undo(bytes, &mut plain, &mut parts)?;
+    let front = cpio::len(bytes);
+    if front > 0 {
+        parts.push(Part::Plain(front as u64));
+        plain.extend_from_slice(&bytes[..front]);
+    }
+    let rest = &bytes[front..];
+    if deflate::knows(rest) {
+        deflate::undo(rest, &mut plain, &mut parts)?;
+    } else if zst::knows(rest) {
+        zst::undo(rest, &mut plain, &mut parts)?;
     } else {
         return None;
     }

@@ -2,6 +2,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use zstd::zstd_safe::CParameter;
 
 use super::*;
 
@@ -99,4 +100,34 @@ fn zstd_frames_of_our_own_encoder_need_no_corrections() {
         vec![0; 512],
     ];
     assert_comes_back(&frames.concat(), &plain);
+}
+
+#[test]
+fn a_plain_archive_may_come_first() {
+    let plain = text(20_000);
+    let front = [cpio::tests::archive(&[7; 5_000]), vec![0; 700]].concat();
+    for packed in [gzip(&plain, 9), zstd_with(&plain, 3, true, false)] {
+        let payload = [&front[..], &packed].concat();
+        assert_comes_back(&payload, &[&front[..], &plain].concat());
+    }
+    assert!(undo(&front).is_none());
+}
+
+#[test]
+fn frames_with_other_choices_than_ours_come_back_with_small_corrections() {
+    let plain = text(200_000);
+    for (level, parameter) in [
+        (1, CParameter::MinMatch(6)),
+        (3, CParameter::HashLog(15)),
+        (9, CParameter::SearchLog(4)),
+        (15, CParameter::SearchLog(4)),
+        (9, CParameter::TargetCBlockSize(4096)),
+    ] {
+        let mut encoder = zstd::bulk::Compressor::new(level).unwrap();
+        encoder.set_parameter(parameter).unwrap();
+        let frame = encoder.compress(&plain).unwrap();
+        assert_comes_back(&frame, &plain);
+        let recipe = undo(&frame).unwrap().recipe.encode();
+        assert!(recipe.len() > 16, "{parameter:?} changed nothing");
+    }
 }

@@ -217,3 +217,32 @@ fn fuzz_repository_files() {
     let import = [1u64.to_le_bytes().to_vec(), vec![7; 32], b"rest".to_vec()].concat();
     run(targets::records, &[record, import]);
 }
+
+/// gzip files and zstd frames, one of them with other choices than our encoder's; each as a payload
+/// and as a recipe with its plain bytes.
+#[test]
+fn fuzz_recoding() {
+    let plain: Vec<u8> = (0..1500u32)
+        .flat_map(|i| format!("{} ", i.wrapping_mul(2_654_435_761) >> 20 & 0x3f).into_bytes())
+        .collect();
+    let mut payloads = Vec::new();
+    for level in [1, 9] {
+        let level = flate2::Compression::new(level);
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+        std::io::Write::write_all(&mut encoder, &plain).unwrap();
+        payloads.push(encoder.finish().unwrap());
+    }
+    payloads.push(zstd::bulk::compress(&plain, 7).unwrap());
+    let mut other = zstd::bulk::Compressor::new(7).unwrap();
+    other
+        .set_parameter(zstd::zstd_safe::CParameter::SearchLog(1))
+        .unwrap();
+    payloads.push(other.compress(&plain).unwrap());
+    let recipes: Vec<_> = payloads
+        .iter()
+        .filter_map(|payload| grove_engine::fuzz::recoding_seed(payload))
+        .collect();
+    assert_eq!(recipes.len(), payloads.len());
+    assert!(recipes[3].len() > recipes[2].len() + 20, "no corrections");
+    run(targets::recoding, &[payloads, recipes].concat());
+}
