@@ -97,7 +97,7 @@ pub(crate) fn redo(plain: &[u8], recipe: &Recipe, size: usize) -> io::Result<Vec
                 settings,
                 corrections,
             } => {
-                let made = zst::redo(take(*plain)?, *settings, corrections);
+                let made = zst::redo(take(*plain)?, *settings, corrections, size);
                 out.extend(made.ok_or_else(|| wrong("recipe does not fit the plain bytes"))?);
             }
         }

@@ -26,6 +26,12 @@ const LEVEL: i32 = 19;
 /// Largest raw size of the streams; those of useful recipes are far below.
 const MAX_STREAMS: usize = 64 << 20;
 
+/// They are dense numbers: what unpacks to more than this many times its size is no recipe.
+const MAX_EXPANSION: usize = 16;
+
+/// Streams above this share (1/4) of the frame are given up before they are packed.
+const HOPELESS_SHIFT: u32 = 2;
+
 /// Kinds of blocks, above the bit for "last".
 const SAME: u8 = 0;
 const RAW: u8 = 1;
@@ -169,6 +175,9 @@ pub(super) fn find(frame: &[u8], predicted: &[u8], plain: &[u8]) -> Option<Vec<u
         if block.last {
             break;
         }
+        if streams.iter().map(Vec::len).sum::<usize>() > frame.len() >> HOPELESS_SHIFT {
+            return None;
+        }
     }
     streams[BYTES].extend_from_slice(rest);
     pack(&streams)
@@ -264,7 +273,7 @@ fn pack(streams: &[Vec<u8>; STREAMS]) -> Option<Vec<u8>> {
 
 fn unpack(mut packed: &[u8]) -> Option<Vec<u8>> {
     let len = usize::try_from(take(&mut packed).ok()?).ok()?;
-    if len > MAX_STREAMS {
+    if len > MAX_STREAMS.min((1 << 20) + packed.len() * MAX_EXPANSION) {
         return None;
     }
     let raw = zstd::bulk::decompress(packed, len).ok()?;
@@ -313,8 +322,13 @@ impl<'a> Told<'a> {
     }
 }
 
-/// The frame again.
-pub(super) fn apply(corrections: &[u8], predicted: Vec<u8>, plain: &[u8]) -> Option<Vec<u8>> {
+/// The frame again; `None` also if it gets longer than `size`.
+pub(super) fn apply(
+    corrections: &[u8],
+    predicted: Vec<u8>,
+    plain: &[u8],
+    size: usize,
+) -> Option<Vec<u8>> {
     if corrections.is_empty() {
         return Some(predicted);
     }
@@ -366,6 +380,9 @@ pub(super) fn apply(corrections: &[u8], predicted: Vec<u8>, plain: &[u8]) -> Opt
             }
             _ => return None,
         };
+        if out.len() > size {
+            return None;
+        }
         if last {
             break;
         }

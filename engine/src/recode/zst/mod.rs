@@ -262,12 +262,18 @@ pub(super) fn undo(bytes: &[u8], plain: &mut Vec<u8>, parts: &mut Vec<Part>) -> 
     Some(())
 }
 
-/// A frame again, from its plain bytes; `None` if the recipe does not fit them.
-pub(super) fn redo(plain: &[u8], settings: u64, corrections: &[u8]) -> Option<Vec<u8>> {
+/// A frame again, from its plain bytes; `None` if the recipe does not fit them, or if it gets longer
+/// than `size`.
+pub(super) fn redo(
+    plain: &[u8],
+    settings: u64,
+    corrections: &[u8],
+    size: usize,
+) -> Option<Vec<u8>> {
     let settings = Settings::from_number(settings)?;
     if plain.len() > max_plain(settings.level) {
         return None;
     }
     let predicted = settings.encode(plain, plain.len()).ok()?;
-    corrections::apply(corrections, predicted, plain)
+    corrections::apply(corrections, predicted, plain, size)
 }
