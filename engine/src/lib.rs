@@ -5,9 +5,10 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, compress, recode <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
+//! id, anchors, compress, recode <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
 //! ```
 
+mod anchors;
 mod compress;
 pub mod error;
 #[cfg(test)]

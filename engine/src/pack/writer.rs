@@ -49,9 +49,22 @@ impl BlockBuilder {
         !self.is_empty() && (self.raw.len() + more > target || self.keys.len() >= MAX_ENTRIES)
     }
 
+    /// Closes the block without compression: its entries are compressed already.
+    pub(crate) fn finish_raw(self) -> Block {
+        let raw_len = self.raw.len();
+        Block::new(
+            self.class,
+            Codec::Raw,
+            self.keys,
+            &self.table,
+            raw_len,
+            self.raw,
+        )
+    }
+
     /// Compresses. Pure work, meant to be called in parallel.
-    pub(crate) fn finish(self) -> io::Result<Block> {
-        let (codec, stored) = compress(&self.raw)?;
+    pub(crate) fn finish(self, level: i32) -> io::Result<Block> {
+        let (codec, stored) = compress(&self.raw, level)?;
         Ok(Block::new(
             self.class,
             codec,
@@ -74,9 +87,14 @@ pub(crate) struct Block {
 
 impl Block {
     /// Compresses a block of one entry, without gathering it first.
-    pub(crate) fn single(class: BlockClass, key: Key, bytes: &[u8]) -> io::Result<Self> {
+    pub(crate) fn single(
+        class: BlockClass,
+        key: Key,
+        bytes: &[u8],
+        level: i32,
+    ) -> io::Result<Self> {
         let len = u32::try_from(bytes.len()).expect("because entries fit a block");
-        let (codec, stored) = compress(bytes)?;
+        let (codec, stored) = compress(bytes, level)?;
         let table = encode_entry(&key, len);
         Ok(Self::new(
             class,
@@ -86,6 +104,11 @@ impl Block {
             bytes.len(),
             stored,
         ))
+    }
+
+    /// Bytes that the block's entries take, compressed.
+    pub(crate) fn stored_len(&self) -> usize {
+        self.stored.len()
     }
 
     pub(crate) fn new(

@@ -5,6 +5,11 @@ const MAGICS: [&[u8]; 2] = [b"070701", b"070702"];
 const HEADER: usize = 110;
 const LAST: &[u8] = b"TRAILER!!!\0";
 
+/// Is this the beginning of an archive?
+pub(super) fn knows(bytes: &[u8]) -> bool {
+    MAGICS.iter().any(|magic| bytes.starts_with(magic))
+}
+
 /// A field of eight hexadecimal digits.
 fn field(header: &[u8], at: usize) -> Option<usize> {
     let digits = std::str::from_utf8(header.get(at..at + 8)?).ok()?;
@@ -14,7 +19,7 @@ fn field(header: &[u8], at: usize) -> Option<usize> {
 /// Length of the entry at `at`, and whether it is the last one of its archive.
 fn entry(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
     let header = bytes.get(at..)?.get(..HEADER)?;
-    if !MAGICS.iter().any(|magic| header.starts_with(magic)) {
+    if !knows(header) {
         return None;
     }
     let (size, name) = (field(header, 54)?, field(header, 94)?);

@@ -2,7 +2,7 @@
 //!
 //! Two releases of a compressed file share almost nothing, their plain forms almost everything. The
 //! recipe holds what a deterministic encoder needs to repeat itself: its settings, and corrections
-//! where the file's own encoder chose differently. Nothing here touches a file or the store.
+//! where the file's own encoder chose differently. Nothing here knows the store.
 //!
 //! Every answer of [`undo`] was redone and compared. [`redo`] depends on the encoders linked in, so
 //! their versions are part of the format: the tests hold recipes made earlier and fail if another
@@ -15,14 +15,19 @@ mod recipe;
 mod tests;
 mod zst;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 pub(crate) use recipe::Recipe;
 
 use recipe::Part;
 
+/// Largest payload: undoing holds it, its plain form and what is made again at the same time.
+pub(crate) const MAX_SIZE: u64 = 64 << 20;
+
 /// Largest plain form: what a machine that serves files can hold beside its caches.
-pub(crate) const MAX_PLAIN: usize = 512 << 20;
+pub(crate) const MAX_PLAIN: u64 = 512 << 20;
 
 /// Smallest payload worth a look: below it, the recipe and the entry cost what is gained.
 const MIN_SIZE: usize = 256;
@@ -39,10 +44,22 @@ pub(crate) struct Undone {
     pub(crate) recipe: Recipe,
 }
 
+/// Does this beginning of a payload promise one that can be taken apart?
+fn is_compressed(head: &[u8]) -> bool {
+    deflate::knows(head) || zst::knows(head) || cpio::knows(head)
+}
+
+/// Does the file begin like one that can be taken apart? Saves reading all of the others.
+pub(crate) fn is_compressed_file(path: &Path) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path)?.take(8).read_to_end(&mut head)?;
+    Ok(is_compressed(&head))
+}
+
 /// Takes a payload apart if it is of a known format, can be made again exactly, and the recipe is
 /// small enough.
 pub(crate) fn undo(bytes: &[u8]) -> Option<Undone> {
-    if bytes.len() < MIN_SIZE {
+    if bytes.len() < MIN_SIZE || bytes.len() as u64 > MAX_SIZE {
         return None;
     }
     let mut plain = Vec::new();
@@ -63,7 +80,7 @@ pub(crate) fn undo(bytes: &[u8]) -> Option<Undone> {
     let recipe = Recipe { parts };
     let pays = recipe.encode().len() <= bytes.len() >> MAX_RECIPE_SHIFT;
     let exact = || redo(&plain, &recipe, bytes.len()).is_ok_and(|redone| redone == bytes);
-    (plain.len() <= MAX_PLAIN && pays && exact()).then_some(Undone { plain, recipe })
+    (plain.len() as u64 <= MAX_PLAIN && pays && exact()).then_some(Undone { plain, recipe })
 }
 
 /// Makes a payload of exactly `size` bytes again.

@@ -174,3 +174,21 @@ fn recipes_made_earlier_still_make_the_same_files() {
         assert_eq!(xxhash_rust::xxh3::xxh3_64(&redone), hash, "{size} bytes");
     }
 }
+
+#[test]
+fn only_files_that_begin_like_compressed_ones_are_worth_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    for (bytes, expected) in [
+        (gzip(b"text", 9), true),
+        (zstd_with(b"text", 3, true, false), true),
+        (cpio::tests::archive(b"data"), true),
+        (b"text of some length".to_vec(), false),
+        (b"\x1f\x8b".to_vec(), false),
+        (Vec::new(), false),
+    ] {
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(is_compressed_file(&path).unwrap(), expected, "{bytes:?}");
+    }
+    assert!(is_compressed_file(&dir.path().join("none")).is_err());
+}

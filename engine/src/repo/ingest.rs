@@ -1,25 +1,19 @@
-//! From bytes to blocks: hashing, cutting and compressing payloads, in parallel and in bounded
-//! memory.
+//! From files to names: hashing payloads, in parallel and in bounded memory.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::layout::LayoutKey;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::object::FileHeader;
-use crate::pack::writer::{Block, BlockBuilder};
-use crate::pack::{BlockClass, EntryKind, GROUP_TARGET, Key, extent_size};
+use crate::pack::recipe::Piece;
 
 /// Payloads up to this size are held in memory while they are stored.
 pub(crate) const IN_MEMORY_MAX: u64 = 32 << 20;
-/// Extents compressed at a time from a payload that is not in memory.
-const EXTENTS_AT_ONCE: usize = 32;
 
 /// Bytes of a new regular file.
 pub enum Body {
@@ -248,105 +242,16 @@ fn hash_stream(
     ))
 }
 
-/// A small payload waiting to be grouped with its like.
+/// A payload that the repository does not have.
 #[derive(Debug)]
-pub(super) struct Small {
-    pub(super) order: LayoutKey,
+pub(super) struct NewPayload {
     pub(super) id: PayloadId,
-    pub(super) bytes: Vec<u8>,
-}
-
-/// Sorts small payloads and compresses them in groups.
-pub(super) fn group(mut window: Vec<Small>) -> io::Result<Vec<Block>> {
-    window.sort_unstable_by(|a, b| (&a.order, a.id).cmp(&(&b.order, b.id)));
-    let mut builders = vec![BlockBuilder::new(BlockClass::Group)];
-    for small in window {
-        let last = builders.last_mut().expect("because there is always one");
-        let builder = if last.is_full(GROUP_TARGET, small.bytes.len()) {
-            builders.push(BlockBuilder::new(BlockClass::Group));
-            builders.last_mut().expect("because it was just added")
-        } else {
-            last
-        };
-        builder.push(
-            Key::new(EntryKind::Payload, *small.id.as_bytes()),
-            &small.bytes,
-        );
-    }
-    builders
-        .into_par_iter()
-        .filter(|b| !b.is_empty())
-        .map(BlockBuilder::finish)
-        .collect()
-}
-
-fn extent(id: &PayloadId, part: u32, bytes: &[u8]) -> io::Result<Block> {
-    let key = Key {
-        part,
-        ..Key::new(EntryKind::Payload, *id.as_bytes())
-    };
-    Block::single(BlockClass::Extent, key, bytes)
-}
-
-/// Cuts payloads in memory into extents and compresses them.
-pub(super) fn extents(large: &[(PayloadId, Vec<u8>)]) -> io::Result<Vec<Block>> {
-    let parts: Vec<(&PayloadId, usize, &[u8])> = large
-        .iter()
-        .flat_map(|(id, bytes)| {
-            let step = extent_size(bytes.len() as u64) as usize;
-            bytes
-                .chunks(step)
-                .enumerate()
-                .map(move |(part, bytes)| (id, part, bytes))
-        })
-        .collect();
-    parts
-        .into_par_iter()
-        .map(|(id, part, bytes)| extent(id, part as u32, bytes))
-        .collect()
-}
-
-/// Cuts a payload on disk into extents, some at a time; checks that it is still what was hashed.
-pub(super) fn extents_of_file(
-    path: &Path,
-    id: &PayloadId,
-    size: u64,
-    mut append: impl FnMut(&Block) -> Result<()>,
-) -> Result<()> {
-    let step = extent_size(size) as usize;
-    let at_once = (EXTENTS_AT_ONCE * (256 << 10) / step).max(2);
-    let mut file = File::open(path).at(path)?;
-    let mut hasher = Sha256::new();
-    let mut first_part = 0u32;
-    let mut left = size;
-    let mut buf = Vec::new();
-    while left > 0 {
-        let wanted = left.min((step * at_once) as u64);
-        buf.clear();
-        (&mut file).take(wanted).read_to_end(&mut buf).at(path)?;
-        if (buf.len() as u64) < wanted {
-            return Err(Error::InputChanged {
-                path: path.to_owned(),
-            });
-        }
-        left -= wanted;
-        let compress = || {
-            let parts: Vec<(usize, &[u8])> = buf.chunks(step).enumerate().collect();
-            parts
-                .into_par_iter()
-                .map(|(n, bytes)| extent(id, first_part + n as u32, bytes))
-                .collect::<io::Result<Vec<Block>>>()
-        };
-        let (blocks, ()) = rayon::join(compress, || hasher.update(&buf));
-        let blocks = blocks.at(path)?;
-        first_part += blocks.len() as u32;
-        blocks.iter().try_for_each(&mut append)?;
-    }
-    let digest: [u8; 32] = hasher.finalize().into();
-    if digest != *id.as_bytes() {
-        return Err(Error::InputChanged {
-            path: path.to_owned(),
-        });
-    }
-    Ok(())
+    pub(super) size: u64,
+    pub(super) content: Content,
+    /// Path that it was found at, or as good as found at.
+    pub(super) hint: Vec<u8>,
+    /// Its place among others of the same path.
+    pub(super) sequence: u32,
+    /// What it may be a delta against.
+    pub(super) base: Option<Piece>,
 }

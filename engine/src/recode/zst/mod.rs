@@ -69,7 +69,7 @@ fn measure(bytes: &[u8]) -> Option<(usize, usize)> {
             2 => Choices::read(block.content(), &mut tables)?.1,
             _ => block.size,
         };
-        if plain > super::MAX_PLAIN {
+        if plain as u64 > super::MAX_PLAIN {
             return None;
         }
         if block.last {
@@ -244,7 +244,7 @@ pub(super) fn undo(bytes: &[u8], plain: &mut Vec<u8>, parts: &mut Vec<Part>) -> 
         let (len, size) = measure(rest)?;
         let (frame, after) = rest.split_at(len);
         let text = zstd::bulk::decompress(frame, size).ok()?;
-        if text.len() != size || plain.len() + size > super::MAX_PLAIN {
+        if text.len() != size || (plain.len() + size) as u64 > super::MAX_PLAIN {
             return None;
         }
         let (settings, corrections) = explain(frame, &text)?;
