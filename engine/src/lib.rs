@@ -5,7 +5,7 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, compress <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
+//! id, compress <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz, probe
 //! ```
 
 mod compress;
@@ -21,6 +21,8 @@ pub mod monitor;
 pub mod object;
 pub mod ops;
 mod pack;
+#[doc(hidden)]
+pub mod probe;
 pub mod refs;
 pub mod repo;
 mod store;

@@ -170,7 +170,7 @@ impl Store {
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 self.refresh()
             }
-            Error::Corrupt { path, .. } if *path == self.paths.flat() => {
+            Error::Corrupt { path, .. } if self.paths.is_merged_file(path) => {
                 self.set_index(Index::rebuild(&self.paths, |_| ())?);
                 Ok(true)
             }
