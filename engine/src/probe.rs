@@ -52,9 +52,18 @@ pub fn commit_pack(repo: &Repository, numbers: std::ops::Range<u64>) -> Result<(
     Index::add(repo.store().paths(), &[(id, &rows)])
 }
 
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe(Key);
+
+/// The entry with a number.
+pub fn probe(number: u64) -> Probe {
+    Probe(key(number))
+}
+
 /// Whether the index of an open repository has an entry.
-pub fn has(repo: &Repository, number: u64) -> Result<bool> {
-    Ok(repo.store().index().get(&key(number))?.is_some())
+pub fn has(repo: &Repository, probe: &Probe) -> Result<bool> {
+    Ok(repo.store().index().get(&probe.0)?.is_some())
 }
 
 /// The embedded database, alone.
@@ -83,7 +92,7 @@ impl Database {
     }
 
     /// Whether it has a row.
-    pub fn has(&self, number: u64) -> Result<bool> {
-        Ok(self.0.get(&key(number))?.is_some())
+    pub fn has(&self, probe: &Probe) -> Result<bool> {
+        Ok(self.0.get(&probe.0)?.is_some())
     }
 }
