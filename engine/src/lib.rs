@@ -5,9 +5,10 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, compress <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz, probe
+//! id, anchors, compress, recode <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz, probe
 //! ```
 
+mod anchors;
 mod compress;
 pub mod error;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub mod ops;
 mod pack;
 #[doc(hidden)]
 pub mod probe;
+mod recode;
 pub mod refs;
 pub mod repo;
 mod store;

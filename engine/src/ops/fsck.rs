@@ -160,7 +160,7 @@ fn check_objects(
             EntryKind::Dirtree => ObjectKind::Dirtree,
             EntryKind::Dirmeta => ObjectKind::Dirmeta,
             EntryKind::File => ObjectKind::File,
-            EntryKind::Payload | EntryKind::Import => return Ok(()),
+            EntryKind::Payload | EntryKind::Recipe | EntryKind::Import => return Ok(()),
         };
         objects.push((kind, ObjectId::from_bytes(key.id)));
         Ok(())
