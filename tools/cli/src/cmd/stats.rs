@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use grove_engine::ops::stats::{StatsReport, Totals, stats};
 use serde::Serialize;
 
+use super::compare;
 use crate::cli::Globals;
 use crate::exit::Result;
 use crate::json::{self, JsonSwitch};
@@ -17,8 +18,11 @@ use crate::ui::{self, SizeSwitch};
 /// bytes are what the repository takes on disk. For each ref: what its commit holds, and how much
 /// of that no other ref's commit holds.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove stats\n  grove stats --json")]
+#[command(after_help = "Examples:\n  grove stats\n  grove stats --json\n  \
+    grove stats --compare /srv/june /srv/july")]
 pub struct Args {
+    #[command(flatten)]
+    compare: compare::CompareArgs,
     #[command(flatten)]
     sizes: SizeSwitch,
     #[command(flatten)]
@@ -55,6 +59,9 @@ struct Row {
 
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    if args.compare.is_given() {
+        return compare::run(&args.compare, args.sizes, args.json, globals);
+    }
     let repo = globals.repository()?;
     let progress = globals.progress();
     let found = stats(&repo, &progress)?;
