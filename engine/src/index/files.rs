@@ -215,7 +215,7 @@ impl<'p> Builder<'p> {
         std::fs::create_dir_all(&dir).at(&dir)?;
         let path = dir.join(format!("{}.part", self.spilled.len()));
         let full = std::mem::take(&mut self.memory).sort();
-        Merge::new(&[], &full, present)?.write(&path)?;
+        Merge::new(&[], &full, present)?.write_temporary(&path)?;
         self.spilled.extend(FlatIndex::open(&path)?);
         Ok(())
     }

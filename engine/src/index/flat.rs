@@ -100,13 +100,20 @@ impl FlatIndex {
     ) -> Result<()> {
         let temporary = path.with_extension("tmp");
         let mut write = || -> Result<()> {
-            let file = File::create(&temporary).at(&temporary)?;
-            let out = BufWriter::with_capacity(1 << 20, file);
-            let file = write_rows(out, &temporary, packs, rows)?;
+            let file = write_rows(&temporary, packs, rows)?;
             file.sync_data().at(&temporary)?;
             std::fs::rename(&temporary, path).at(path)
         };
         write().inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+    }
+
+    /// The same for a file that is used and removed at once: it is not made durable.
+    pub(super) fn write_temporary(
+        path: &Path,
+        packs: &[PackId],
+        rows: &mut dyn Iterator<Item = Result<RowBytes>>,
+    ) -> Result<()> {
+        write_rows(path, packs, rows).map(drop)
     }
 
     /// Where the file was opened.
@@ -206,11 +213,11 @@ pub(super) fn row_order(a: &RowBytes, b: &RowBytes) -> std::cmp::Ordering {
 }
 
 fn write_rows(
-    mut out: BufWriter<File>,
     path: &Path,
     packs: &[PackId],
     rows: &mut dyn Iterator<Item = Result<RowBytes>>,
 ) -> Result<File> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).at(path)?);
     let table: Vec<u8> = packs.iter().flat_map(|id| *id.as_bytes()).collect();
     out.write_all(&[0; HEADER_SIZE + FANOUT_SIZE])
         .and_then(|()| out.write_all(&table))

@@ -105,14 +105,18 @@ impl<'a> Merge<'a> {
         &self.packs
     }
 
-    /// Writes everything into one file.
+    /// Writes everything into one durable file.
     pub(super) fn write(mut self, path: &Path) -> Result<()> {
         let packs = self.packs.clone();
-        FlatIndex::write(
-            path,
-            &packs,
-            &mut std::iter::from_fn(|| self.next_row().transpose()),
-        )
+        let mut rows = std::iter::from_fn(|| self.next_row().transpose());
+        FlatIndex::write(path, &packs, &mut rows)
+    }
+
+    /// Writes everything into a file that is only needed for a moment.
+    pub(super) fn write_temporary(mut self, path: &Path) -> Result<()> {
+        let packs = self.packs.clone();
+        let mut rows = std::iter::from_fn(|| self.next_row().transpose());
+        FlatIndex::write_temporary(path, &packs, &mut rows)
     }
 
     /// Calls `visit` for each key once, with a place where its entry lies.
