@@ -23,6 +23,8 @@ pub enum Phase {
     Checkout,
     /// Verifying; counted in bytes.
     Verify,
+    /// Working out what other ways of storing would need; counted in bytes.
+    Compare,
     /// Rebuilding the index; counted in packs.
     Reindex,
     /// Deleting and rewriting packs; counted in packs.

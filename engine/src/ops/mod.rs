@@ -1,6 +1,7 @@
 //! Operations on repositories, one file each.
 
 pub mod checkout;
+pub mod compare;
 pub mod diff;
 mod fsck;
 pub mod log;
