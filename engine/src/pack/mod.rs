@@ -4,6 +4,7 @@
 //! [`doomed`] deletes them. It knows nothing of objects beyond their keys.
 
 pub(crate) mod doomed;
+pub(crate) mod parity;
 pub(crate) mod reader;
 pub(crate) mod writer;
 
