@@ -87,9 +87,7 @@ impl Geometry {
 
     fn slices(&self) -> Vec<Range<usize>> {
         let starts = (0..self.shard).step_by(SLICE);
-        starts
-            .map(|at| at..(at + SLICE).min(self.shard))
-            .collect()
+        starts.map(|at| at..(at + SLICE).min(self.shard)).collect()
     }
 }
 
@@ -325,9 +323,7 @@ pub(crate) fn check(pack: &Path, id: PackId) -> Result<bool> {
     let path = path_of(pack);
     let sound = parity.is_whole() && parity.encode() == std::fs::read(&path).at(&path)?;
     let detail = "damaged, though still of some use".to_owned();
-    sound
-        .then_some(true)
-        .ok_or(Error::Corrupt { path, detail })
+    sound.then_some(true).ok_or(Error::Corrupt { path, detail })
 }
 
 /// Deletes parity files whose pack is gone. The caller keeps others from publishing packs.

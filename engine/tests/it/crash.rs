@@ -92,7 +92,7 @@ impl Scene {
 
 fn assert_sound(repo: &Repository) {
     let report = fsck(repo, Level::Deep, &Silent).unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.problems, []);
 }
 
 fn assert_holds(repo: &Repository, id: &ObjectId, listing: &Listing) {

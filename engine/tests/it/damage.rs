@@ -158,10 +158,7 @@ fn a_damaged_index_heals_itself() {
                 assert_right_or_error(action, &repo),
                 "{action:?} (before: {whole})"
             );
-            assert_eq!(
-                fsck(&repo, Level::Quick, &Silent).unwrap().problems,
-                Vec::<String>::new()
-            );
+            assert_eq!(fsck(&repo, Level::Quick, &Silent).unwrap().problems, []);
         },
     );
 }

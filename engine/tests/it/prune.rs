@@ -55,10 +55,7 @@ fn depth_and_refs_decide_what_is_kept() {
     for id in left {
         list_commit(&repo, &id).unwrap();
     }
-    assert_eq!(
-        fsck(&repo, Level::Deep, &Silent).unwrap().problems,
-        Vec::<String>::new()
-    );
+    assert_eq!(fsck(&repo, Level::Deep, &Silent).unwrap().problems, []);
 }
 
 #[test]
