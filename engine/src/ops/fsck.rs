@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 
-pub(crate) use self::deep::{check_units, units};
+pub(crate) use self::deep::{MISMATCH, check_units, units};
 pub(crate) use self::paths::fill_in;
 pub use self::problem::{HitPath, Problem, ProblemKind};
 use self::scrub::{Keeper, Run, Scrub};

@@ -7,6 +7,7 @@ pub mod log;
 pub mod ls;
 mod prune;
 mod reach;
+pub mod repair;
 pub mod source;
 pub mod stats;
 

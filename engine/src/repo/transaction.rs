@@ -24,6 +24,7 @@ use crate::index::set::Index;
 use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DirMeta, Dirtree};
 use crate::pack::doomed;
+use crate::pack::parity;
 use crate::pack::writer::{Block, BlockBuilder, IndexRow, PackWriter, StagedPack};
 use crate::pack::{BlockClass, EntryKind, GROUPED_MAX, Key, MAX_RAW, META_TARGET, PACK_TARGET};
 use crate::refs::RefUpdate;
@@ -49,6 +50,13 @@ pub struct WriteReport {
     pub stored_bytes: u64,
 }
 
+/// What is wanted of a file that could be restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Restore {
+    pub(crate) record: bool,
+    pub(crate) payload: bool,
+}
+
 /// Adds objects; nothing is visible to others until [`Transaction::publish`]. Dropped without
 /// publishing, it leaves the repository as it was.
 #[derive(Debug)]
@@ -67,13 +75,26 @@ pub struct Transaction<'r> {
     report: WriteReport,
     // Last, so that the directory goes when everything in it is closed.
     staging: OwnedDir,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl<'r> Transaction<'r> {
     pub(super) fn begin(repo: &'r Repository, monitor: &'r dyn Monitor) -> Result<Self> {
-        repo.check_writable()?;
         let lock = repo.lock_shared()?;
+        Self::begin_under(repo, monitor, Some(lock))
+    }
+
+    /// Begins under a lock that the caller holds, shared or not, for as long as this lives.
+    pub(crate) fn begin_locked(repo: &'r Repository, monitor: &'r dyn Monitor) -> Result<Self> {
+        Self::begin_under(repo, monitor, None)
+    }
+
+    fn begin_under(
+        repo: &'r Repository,
+        monitor: &'r dyn Monitor,
+        lock: Option<Lock>,
+    ) -> Result<Self> {
+        repo.check_writable()?;
         doomed::finish(repo.storage(), repo.path())?;
         // Only what is seen under the lock is sure not to be deleted meanwhile.
         repo.store().refresh()?;
@@ -335,6 +356,50 @@ impl<'r> Transaction<'r> {
         self.put_record(file)
     }
 
+    /// Writes a commit, dirtree or dirmeta object as it is, unless the repository has it: for a
+    /// repair. What it refers to may still be missing.
+    pub(crate) fn restore_object(&mut self, kind: EntryKind, bytes: &[u8]) -> Result<()> {
+        let id = ObjectId::of(bytes);
+        self.put_meta(Key::new(kind, *id.as_bytes()), bytes)
+    }
+
+    /// Stores what is `wanted` of a file, its record or its payload, whatever the index says of
+    /// the payload: for a repair, which knows that some parts of it are missing. Says what was
+    /// wanted.
+    pub(crate) fn restore_file(
+        &mut self,
+        file: NewFile,
+        stream: &mut dyn Read,
+        size: u64,
+        wanted: &dyn Fn(&ObjectId, Option<&PayloadId>) -> Restore,
+    ) -> Result<Restore> {
+        self.check_cancelled()?;
+        let hasher = Hasher::new(self.staging.path(), &self.spools);
+        let file = hasher.hash_stream(file, stream, size)?;
+        let restore = wanted(&file.id, file.payload.as_ref());
+        if restore.payload
+            && let Some(payload) = file.payload
+        {
+            let key = Key::new(EntryKind::Payload, *payload.as_bytes());
+            if self.pending.insert(key) {
+                let mut large = Vec::new();
+                self.put_payload(payload, file.size, file.content, &file.hint, &mut large)?;
+                let blocks = extents(&large).at(self.repo.path())?;
+                self.append_data(&blocks)?;
+            }
+        } else if let Content::Spooled(path) = &file.content {
+            std::fs::remove_file(path).at(path)?;
+        }
+        if restore.record {
+            let bytes = encode_record(&file.header, file.size, file.payload);
+            self.put_meta(Key::new(EntryKind::File, *file.id.as_bytes()), &bytes)?;
+        }
+        if self.window_bytes >= WINDOW_TARGET {
+            self.flush_window()?;
+        }
+        Ok(restore)
+    }
+
     /// Writes a commit object.
     pub fn put_commit(&mut self, commit: &Commit) -> Result<ObjectId> {
         let bytes = commit.to_bytes();
@@ -386,7 +451,13 @@ pub(crate) fn publish_packs(repo: &Repository, packs: &[StagedPack]) -> Result<(
     }
     repo.storage()
         .sync_dir(paths.packs_dir())
-        .at(paths.packs_dir())
+        .at(paths.packs_dir())?;
+    if repo.has_parity() {
+        for pack in packs {
+            parity::make(repo.storage(), &paths.pack(&pack.id), pack.id)?;
+        }
+    }
+    Ok(())
 }
 
 /// Packs of one sort, one after the other.

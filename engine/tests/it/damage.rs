@@ -11,7 +11,7 @@ use tempfile::tempdir;
 use super::support::{commit_dir, list_commit, list_dir, make_tree, noise, packs, run};
 
 #[derive(Debug, Clone, Copy)]
-enum Action {
+pub enum Action {
     Flip(usize),
     Truncate(usize),
     Garbage,
@@ -19,7 +19,7 @@ enum Action {
     Delete,
 }
 
-fn apply(action: Action, path: &Path) {
+pub fn apply(action: Action, path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     match action {
         Action::Flip(permille) => {

@@ -12,4 +12,5 @@ mod fuzz_smoke;
 mod layering;
 mod objects;
 mod prune;
+mod repair;
 mod support;

@@ -13,6 +13,9 @@ use crate::object::FileObject;
 use crate::pack::{EntryKind, Key};
 use crate::repo::Repository;
 
+/// How the text of a problem with a name ends.
+pub(crate) const MISMATCH: &str = " does not match its checksum";
+
 /// One object to check, and where its bytes begin: those of its payload if it has one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unit {
@@ -102,7 +105,7 @@ fn check_unit(repo: &Repository, unit: &Key, monitor: &dyn Monitor) -> Result<()
 fn mismatch(repo: &Repository, what: String) -> Error {
     Error::Corrupt {
         path: repo.path().to_owned(),
-        detail: format!("{what} does not match its checksum"),
+        detail: format!("{what}{MISMATCH}"),
     }
 }
 
