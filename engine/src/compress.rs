@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
 
 /// zstd level of everything written by a commit; higher levels are a matter of repacking.
 pub(crate) const LEVEL: i32 = 3;
@@ -22,15 +23,12 @@ pub(crate) enum Codec {
     Raw = 0,
     /// One zstd frame.
     Zstd = 1,
-    /// One zstd frame whose prefix is a window of a base payload. Reserved: read support comes
-    /// with windowed deltas, and the block header has room for the base reference.
-    ZstdDelta = 2,
 }
 
 impl Codec {
     /// The codec with this number, if known.
     pub(crate) fn from_tag(tag: u8) -> Option<Self> {
-        [Self::Raw, Self::Zstd, Self::ZstdDelta]
+        [Self::Raw, Self::Zstd]
             .into_iter()
             .find(|c| *c as u8 == tag)
     }
@@ -93,7 +91,6 @@ pub(crate) fn decompress(codec: Codec, stored: Vec<u8>, raw_len: usize) -> io::R
             let decompressor = slot.as_mut().expect("because it was just filled");
             decompressor.decompress(&stored, raw_len)
         })?,
-        Codec::ZstdDelta => return wrong("delta blocks are not supported by this version"),
     };
     if raw.len() != raw_len {
         return wrong("decoded size differs from the block header");
@@ -101,9 +98,67 @@ pub(crate) fn decompress(codec: Codec, stored: Vec<u8>, raw_len: usize) -> io::R
     Ok(raw)
 }
 
+/// Compresses with a prefix that the decoder must have, too. The frame carries a checksum, so a
+/// wrong prefix is noticed.
+pub(crate) fn compress_with_prefix(raw: &[u8], prefix: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let mut context = CCtx::create();
+    let mut out = Vec::with_capacity(compress_bound(raw.len()));
+    context
+        .set_parameter(CParameter::CompressionLevel(level))
+        .and_then(|_| context.set_parameter(CParameter::ChecksumFlag(true)))
+        .and_then(|_| context.ref_prefix(prefix))
+        .and_then(|_| context.compress2(&mut out, raw))
+        .map_err(zstd_error)?;
+    Ok(out)
+}
+
+/// Decodes what [`compress_with_prefix`] made; it must come out exactly `raw_len` bytes long.
+pub(crate) fn decompress_with_prefix(
+    frame: &[u8],
+    prefix: &[u8],
+    raw_len: usize,
+) -> io::Result<Vec<u8>> {
+    let mut context = DCtx::create();
+    let mut out = Vec::with_capacity(raw_len);
+    context
+        .ref_prefix(prefix)
+        .and_then(|_| context.decompress(&mut out, frame))
+        .map_err(zstd_error)?;
+    if out.len() == raw_len {
+        Ok(out)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "decoded size differs from the delta record",
+        ))
+    }
+}
+
+fn zstd_error(code: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, get_error_name(code))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_makes_a_small_frame_that_needs_it() {
+        let base: Vec<u8> = (0..100_000u64)
+            .flat_map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) as u32).to_be_bytes())
+            .collect();
+        let mut raw = base[1000..200_000].to_vec();
+        raw[77_777] ^= 1;
+        let frame = compress_with_prefix(&raw, &base, LEVEL).unwrap();
+        assert!(frame.len() < 200, "{}", frame.len());
+        assert_eq!(
+            decompress_with_prefix(&frame, &base, raw.len()).unwrap(),
+            raw
+        );
+        assert!(decompress_with_prefix(&frame, &base, raw.len() - 1).is_err());
+        assert!(decompress_with_prefix(&frame, &base[..base.len() - 1], raw.len()).is_err());
+        assert!(decompress_with_prefix(&frame[..20], &base, raw.len()).is_err());
+    }
 
     #[test]
     fn incompressible_blocks_are_stored_raw_and_text_is_not() {

@@ -39,7 +39,7 @@ fn constants_are_as_documented() {
     for (name, value) in [
         ("PACK_HEADER_SIZE", pack::PACK_HEADER_SIZE as u64),
         ("BLOCK_HEADER_SIZE", pack::BLOCK_HEADER_SIZE as u64),
-        ("BASE_SIZE", pack::BASE_SIZE as u64),
+        ("DELTA_HEAD_SIZE", pack::delta::DELTA_HEAD_SIZE as u64),
         ("ENTRY_SIZE", pack::ENTRY_SIZE as u64),
         ("FOOTER_ROW_SIZE", pack::FOOTER_ROW_SIZE as u64),
         ("TAIL_SIZE", pack::TAIL_SIZE as u64),
@@ -82,6 +82,14 @@ fn hexdumps_are_what_is_written() {
     let mut block = header.encode(&encode_entry(&key, 5));
     block.extend_from_slice(b"hello");
     assert_hexdump("block", &block);
+    let head = pack::delta::DeltaHead {
+        base: PayloadId::of(b"hello\n"),
+        base_size: 6,
+        offset: 0,
+        window: 6,
+        raw_len: 5,
+    };
+    assert_hexdump("delta-record", &head.encode(b"frame"));
     let header = FileHeader {
         uid: 0,
         gid: 0,

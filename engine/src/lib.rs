@@ -5,9 +5,10 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, compress <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
+//! id, anchors, compress, recode <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
 //! ```
 
+mod anchors;
 mod compress;
 pub mod error;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub mod monitor;
 pub mod object;
 pub mod ops;
 mod pack;
+mod recode;
 pub mod refs;
 pub mod repo;
 mod store;

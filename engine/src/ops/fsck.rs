@@ -189,8 +189,7 @@ fn add_unexplained(bad: Vec<Bad>, problems: &mut Vec<Problem>) {
 
 /// A problem with something that commits refer to.
 pub(crate) fn problem_of(bad: &Bad) -> Problem {
-    let is_payload = bad.keys.iter().any(|key| key.kind == EntryKind::Payload);
-    let kind = if is_payload {
+    let kind = if bad.is_payload() {
         ProblemKind::Payload
     } else {
         ProblemKind::Object

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::id::{ObjectId, ObjectKind};
+use crate::id::{ObjectId, ObjectKind, PayloadId};
 use crate::pack::{EntryKind, Key};
-use crate::repo::{Repository, payload_keys};
+use crate::repo::Repository;
 
 /// Everything found by walking commits. Shared subtrees are walked once.
 #[derive(Debug, Default)]
@@ -95,15 +95,22 @@ impl Reach {
         let Some(payload) = file.payload else {
             return Ok(());
         };
+        self.add_payload(repo, &payload, file.size)
+    }
+
+    /// Adds what a payload is stored as, and whatever that needs.
+    fn add_payload(&mut self, repo: &Repository, id: &PayloadId, size: u64) -> Result<()> {
         let mut missing = false;
-        for part in payload_keys(&payload, file.size) {
-            if !self.keys.insert(part) {
-                break;
+        let mut todo = repo.store().keys_of(id, size)?;
+        while let Some(key) = todo.pop() {
+            if !self.keys.insert(key) {
+                continue;
             }
-            missing |= repo.store().locate(&part)?.is_none();
+            missing |= repo.store().locate(&key)?.is_none();
+            todo.extend(repo.store().needs(&key)?);
         }
         if missing {
-            Err(Error::MissingPayload { id: payload })
+            Err(Error::MissingPayload { id: *id })
         } else {
             Ok(())
         }

@@ -115,7 +115,13 @@ pub fn repair(
         repo.store().set_index(index);
     }
     files::mend_refs(&repo, options.dry_run, &mut report)?;
-    let bad = refetch(&repo, options, &packs, sources, monitor, &mut report)?;
+    let mut refetch = Refetch {
+        storage,
+        dry_run: options.dry_run,
+        sources,
+        monitor,
+    };
+    let (mut repo, bad) = refetch.run(repo, &mut packs, &mut report)?;
     files::rebuild_refs(&repo, options.dry_run, &mut report)?;
     report.lost = lost(&repo, bad, options.paths)?;
     packs.clear_quarantine(&repo, &mut report)?;
@@ -164,92 +170,160 @@ fn roots(repo: &Repository) -> Result<Vec<ObjectId>> {
     Ok(roots)
 }
 
-/// Asks the sources until they have no more to give; gives what is still missing.
-fn refetch(
-    repo: &Repository,
-    options: &RepairOptions,
-    packs: &PackRepair<'_>,
-    sources: &mut [Box<dyn Source>],
-    monitor: &dyn Monitor,
-    report: &mut RepairReport,
-) -> Result<Vec<Bad>> {
-    let mut walked = fsck::walk(repo, &roots(repo)?, packs.lost_on_dry_run(), monitor)?;
-    for _ in 0..MAX_ROUNDS {
-        let wanted = wanted(&walked.bad);
-        if wanted.is_empty() || sources.is_empty() {
-            break;
+/// Everything that asking the sources takes.
+struct Refetch<'a> {
+    storage: &'a Arc<dyn Storage>,
+    dry_run: bool,
+    sources: &'a mut [Box<dyn Source>],
+    monitor: &'a dyn Monitor,
+}
+
+impl Refetch<'_> {
+    /// Asks the sources until they have no more to give; gives what is still missing.
+    fn run(
+        &mut self,
+        mut repo: Repository,
+        packs: &mut PackRepair<'_>,
+        report: &mut RepairReport,
+    ) -> Result<(Repository, Vec<Bad>)> {
+        let mut bad = self.missing(&repo, packs)?;
+        let mut evicted = false;
+        for _ in 0..MAX_ROUNDS {
+            let wanted = wanted(&bad);
+            if wanted.is_empty() || self.sources.is_empty() {
+                break;
+            }
+            let left = self.ask(&repo, &wanted, self.dry_run, report)?;
+            if self.dry_run {
+                bad.retain(|bad| is_in(&left, bad));
+                break;
+            }
+            bad = self.missing(&repo, packs)?;
+            if left == wanted {
+                if evicted || !self.evict(&repo, &bad, packs, report)? {
+                    break;
+                }
+                evicted = true;
+                repo = reopen(repo, self.storage)?;
+                bad = self.missing(&repo, packs)?;
+            }
         }
+        Ok((repo, bad))
+    }
+
+    fn missing(&self, repo: &Repository, packs: &PackRepair<'_>) -> Result<Vec<Bad>> {
+        let mut roots = roots(repo)?;
+        // Commits that no ref leads to are gone without a trace but for their damaged pack.
+        roots.extend(packs.lost_commits());
+        roots.sort_unstable();
+        roots.dedup();
+        let walked = fsck::walk(repo, &roots, packs.lost_on_dry_run(), self.monitor)?;
+        Ok(walked.bad)
+    }
+
+    /// Asks each source for what those before it did not have; gives what none has.
+    fn ask(
+        &mut self,
+        repo: &Repository,
+        wanted: &Wanted,
+        dry_run: bool,
+        report: &mut RepairReport,
+    ) -> Result<Wanted> {
         let mut left = wanted.clone();
-        let mut given = 0;
-        for source in sources.iter_mut().filter(|_| !wanted.is_empty()) {
-            let txn = match options.dry_run {
+        for source in self.sources.iter_mut() {
+            if left.is_empty() {
+                break;
+            }
+            let txn = match dry_run {
                 true => None,
-                false => Some(Transaction::begin_locked(repo, monitor)?),
+                false => Some(Transaction::begin_locked(repo, self.monitor)?),
             };
             let asked = left.clone();
-            let mut found = Found::new(txn, &asked, monitor);
+            let mut found = Found::new(txn, &asked, self.monitor);
             let supplied = source.supply(&asked, &mut found);
             found.tolerate(supplied)?;
             let (objects, payloads) = found.counts();
             if objects + payloads > 0 {
                 report.objects_restored += objects;
                 report.payloads_restored += payloads;
-                report.notes.push(format!(
-                    "{}: {objects} objects and {payloads} payloads",
-                    source.name()
-                ));
+                let name = source.name();
+                let note = format!("{name}: {objects} objects and {payloads} payloads");
+                report.notes.push(note);
             }
-            given += objects + payloads;
             left = found.left();
             found.publish()?;
         }
-        if options.dry_run {
-            walked.bad.retain(|bad| is_in(&left, bad));
-            break;
-        }
-        walked = fsck::walk(repo, &roots(repo)?, &HashSet::new(), monitor)?;
-        if given == 0 {
-            break;
-        }
+        Ok(left)
     }
-    Ok(walked.bad)
+
+    /// Where a delta or recipe needs what nobody has, but somebody has the payload that it makes:
+    /// drops it, so that the payload is missing itself and can be stored plain.
+    fn evict(
+        &mut self,
+        repo: &Repository,
+        bad: &[Bad],
+        packs: &mut PackRepair<'_>,
+        report: &mut RepairReport,
+    ) -> Result<bool> {
+        let hit = bad.iter().flat_map(|bad| &bad.hit);
+        let hit: HashMap<PayloadId, u64> = hit.map(|piece| (piece.id, piece.size)).collect();
+        let wanted = Wanted {
+            payloads: hit,
+            objects: HashSet::new(),
+        };
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        let left = self.ask(repo, &wanted, true, &mut RepairReport::default())?;
+        let mut keys = HashSet::new();
+        for (id, size) in wanted.payloads() {
+            if left.payloads.contains_key(id) {
+                continue;
+            }
+            for key in repo.store().keys_of(id, size)? {
+                let derived =
+                    key.kind == EntryKind::Recipe || !repo.store().needs(&key)?.is_empty();
+                if derived && repo.store().locate(&key)?.is_some() {
+                    keys.insert(key);
+                }
+            }
+        }
+        if !keys.is_empty() {
+            packs.run(repo, &keys, report)?;
+        }
+        Ok(!keys.is_empty())
+    }
 }
 
 /// What to ask for.
 fn wanted(bad: &[Bad]) -> Wanted {
-    let mut payloads = HashMap::new();
-    let mut objects = HashSet::new();
+    let mut wanted = Wanted::default();
     for bad in bad {
-        for key in &bad.keys {
-            match object_kind(key.kind) {
-                Some(kind) => drop(objects.insert((kind, ObjectId::from_bytes(key.id)))),
-                None if key.kind == EntryKind::Payload => {
-                    payloads.insert(PayloadId::from_bytes(key.id), bad.size);
-                }
-                None => {}
-            }
-        }
+        let objects = bad.keys.iter().filter_map(object);
+        wanted.objects.extend(objects);
+        let payloads = bad.payloads.iter().map(|piece| (piece.id, piece.size));
+        wanted.payloads.extend(payloads);
     }
-    Wanted { payloads, objects }
+    wanted
 }
 
-fn object_kind(kind: EntryKind) -> Option<ObjectKind> {
-    match kind {
-        EntryKind::File => Some(ObjectKind::File),
-        EntryKind::Dirtree => Some(ObjectKind::Dirtree),
-        EntryKind::Dirmeta => Some(ObjectKind::Dirmeta),
-        EntryKind::Commit => Some(ObjectKind::Commit),
-        EntryKind::Payload | EntryKind::Import => None,
-    }
+/// The object that a key names.
+fn object(key: &Key) -> Option<(ObjectKind, ObjectId)> {
+    let kind = match key.kind {
+        EntryKind::File => ObjectKind::File,
+        EntryKind::Dirtree => ObjectKind::Dirtree,
+        EntryKind::Dirmeta => ObjectKind::Dirmeta,
+        EntryKind::Commit => ObjectKind::Commit,
+        EntryKind::Payload | EntryKind::Recipe | EntryKind::Import => return None,
+    };
+    Some((kind, ObjectId::from_bytes(key.id)))
 }
 
 fn is_in(wanted: &Wanted, bad: &Bad) -> bool {
-    bad.keys.iter().any(|key| match object_kind(key.kind) {
-        Some(kind) => wanted
-            .objects
-            .contains(&(kind, ObjectId::from_bytes(key.id))),
-        None => wanted.payloads.contains_key(&PayloadId::from_bytes(key.id)),
-    })
+    let objects = &mut bad.keys.iter().filter_map(object);
+    let payloads = &mut bad.payloads.iter();
+    objects.any(|object| wanted.objects.contains(&object))
+        || payloads.any(|piece| wanted.payloads.contains_key(&piece.id))
 }
 
 /// What is lost, with the paths that it hits.

@@ -3,14 +3,17 @@
 //! This module owns the bytes; [`writer`] makes packs, [`reader`] reads and verifies them,
 //! [`doomed`] deletes them. It knows nothing of objects beyond their keys.
 
+pub(crate) mod delta;
 pub(crate) mod doomed;
 pub(crate) mod parity;
 pub(crate) mod reader;
+pub(crate) mod recipe;
 pub(crate) mod writer;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::compress::Codec;
+use crate::id::PayloadId;
 
 /// First bytes of a pack.
 pub(crate) const PACK_MAGIC: [u8; 8] = *b"GROVEPK1";
@@ -23,8 +26,6 @@ pub(crate) const FOOTER_MAGIC: [u8; 8] = *b"GROVEFT1";
 pub(crate) const PACK_HEADER_SIZE: usize = 16;
 /// Size of the fixed part of a block header.
 pub(crate) const BLOCK_HEADER_SIZE: usize = 40;
-/// Size of the base reference that follows the header of a delta block.
-pub(crate) const BASE_SIZE: usize = 56;
 /// Size of one row of a block's entry table.
 pub(crate) const ENTRY_SIZE: usize = 40;
 /// Size of one row of the footer's block table.
@@ -59,17 +60,20 @@ pub(crate) enum EntryKind {
     Commit = 4,
     /// A payload, or one extent of it.
     Payload = 16,
+    /// How a payload is made from others; in place of its parts.
+    Recipe = 17,
     /// The record of a package import.
     Import = 32,
 }
 
 impl EntryKind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::File,
         Self::Dirtree,
         Self::Dirmeta,
         Self::Commit,
         Self::Payload,
+        Self::Recipe,
         Self::Import,
     ];
 
@@ -88,11 +92,13 @@ pub(crate) enum BlockClass {
     Group = 1,
     /// One extent of a large payload.
     Extent = 2,
+    /// Delta records.
+    Delta = 3,
 }
 
 impl BlockClass {
     pub(crate) fn from_tag(tag: u8) -> Option<Self> {
-        [Self::Meta, Self::Group, Self::Extent]
+        [Self::Meta, Self::Group, Self::Extent, Self::Delta]
             .into_iter()
             .find(|c| *c as u8 == tag)
     }
@@ -114,6 +120,11 @@ impl Key {
 
     pub(crate) fn new(kind: EntryKind, id: [u8; 32]) -> Self {
         Self { id, kind, part: 0 }
+    }
+
+    /// The payload that a part or a recipe belongs to.
+    pub(crate) fn payload(&self) -> PayloadId {
+        PayloadId::from_bytes(self.id)
     }
 
     /// Encodes so that bytewise order is the order of (id, kind, part).
@@ -178,12 +189,7 @@ pub(crate) struct BlockHeader {
 impl BlockHeader {
     /// Bytes from the start of the block to its data.
     pub(crate) fn head_len(&self) -> usize {
-        let base = if self.codec == Codec::ZstdDelta {
-            BASE_SIZE
-        } else {
-            0
-        };
-        BLOCK_HEADER_SIZE + base + self.entries as usize * ENTRY_SIZE
+        BLOCK_HEADER_SIZE + self.entries as usize * ENTRY_SIZE
     }
 
     /// Bytes of the whole block.

@@ -326,18 +326,28 @@ pub(crate) fn check(pack: &Path, id: PackId) -> Result<bool> {
     sound.then_some(true).ok_or(Error::Corrupt { path, detail })
 }
 
-/// Deletes parity files whose pack is gone. The caller keeps others from publishing packs.
-pub(crate) fn remove_orphans(storage: &dyn Storage, packs: &Path) -> Result<u64> {
-    let mut removed = 0;
+/// Packs that are gone while their parity file is there.
+pub(crate) fn orphans(packs: &Path) -> Result<Vec<PackId>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(packs).at(packs)? {
         let path = entry.at(packs)?.path();
         let is_parity = path.extension().is_some_and(|extension| extension == "par");
         if is_parity && !path.with_extension("pack").exists() {
-            storage.remove_file(&path).at(&path)?;
-            removed += 1;
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            found.extend(stem.and_then(|stem| stem.parse::<PackId>().ok()));
         }
     }
-    Ok(removed)
+    Ok(found)
+}
+
+/// Deletes parity files whose pack is gone. The caller keeps others from publishing packs.
+pub(crate) fn remove_orphans(storage: &dyn Storage, packs: &Path) -> Result<u64> {
+    let orphans = orphans(packs)?;
+    for id in &orphans {
+        let path = packs.join(format!("{id}.par"));
+        storage.remove_file(&path).at(&path)?;
+    }
+    Ok(orphans.len() as u64)
 }
 
 #[cfg(test)]

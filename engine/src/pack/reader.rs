@@ -1,18 +1,20 @@
 //! Reading packs: footers, single blocks, and scanning a pack whose footer is damaged.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
 use super::writer::{Block, IndexRow};
 use super::{
-    BLOCK_HEADER_SIZE, BLOCK_MAGIC, BlockClass, BlockHeader, ENTRY_SIZE, FOOTER_ROW_SIZE,
-    FooterRow, Key, PACK_HEADER_SIZE, PACK_MAGIC, TAIL_SIZE, Tail, data_sum, decode_entry,
-    head_sum,
+    BLOCK_HEADER_SIZE, BLOCK_MAGIC, BlockClass, BlockHeader, ENTRY_SIZE, EntryKind,
+    FOOTER_ROW_SIZE, FooterRow, Key, PACK_HEADER_SIZE, PACK_MAGIC, TAIL_SIZE, Tail, data_sum,
+    decode_entry, head_sum,
 };
-use crate::compress::{Codec, decompress};
+use crate::compress::decompress;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PackId;
 
@@ -23,6 +25,8 @@ pub(crate) struct PackReader {
     path: PathBuf,
     file: File,
     size: u64,
+    /// What each block is, by offset; filled when first asked for.
+    classes: OnceLock<HashMap<u32, BlockClass>>,
 }
 
 /// Where one entry's bytes lie inside the decoded block.
@@ -42,6 +46,20 @@ pub(crate) struct DecodedBlock {
 }
 
 impl DecodedBlock {
+    /// Bytes that were made from an entry of another block, as a block of their own.
+    pub(crate) fn derived(raw: Vec<u8>) -> Self {
+        let entry = Entry {
+            key: Key::new(EntryKind::Payload, [0; 32]),
+            start: 0,
+            len: raw.len() as u32,
+        };
+        Self {
+            class: BlockClass::Extent,
+            entries: vec![entry],
+            raw,
+        }
+    }
+
     /// The bytes of an entry of this block.
     pub(crate) fn bytes(&self, entry: &Entry) -> &[u8] {
         // Entries are checked against the raw length when the block is decoded.
@@ -99,6 +117,7 @@ impl PackReader {
             path: path.to_owned(),
             file,
             size,
+            classes: OnceLock::new(),
         };
         if size > u64::from(u32::MAX) {
             return Err(pack.corrupt(0, "larger than 4 GiB"));
@@ -152,6 +171,20 @@ impl PackReader {
             .map(|row| FooterRow::decode(row).filter(|row| row.offset < tail.footer_offset))
             .collect::<Option<_>>()
             .ok_or_else(|| self.corrupt(tail.footer_offset, "malformed footer row"))
+    }
+
+    /// What the block at an offset is, from the footer; from its own header if there is none.
+    pub(crate) fn class_at(&self, offset: u32) -> Result<BlockClass> {
+        let classes = self.classes.get_or_init(|| {
+            let rows = self.footer().unwrap_or_default();
+            rows.iter()
+                .map(|row| (row.offset as u32, row.class))
+                .collect()
+        });
+        match classes.get(&offset) {
+            Some(class) => Ok(*class),
+            None => Ok(self.head(u64::from(offset))?.header.class),
+        }
     }
 
     /// Header and entry table of the block at an offset, verified.
@@ -243,10 +276,6 @@ impl PackReader {
             table.extend_from_slice(&super::encode_entry(&entry.key, entry.len));
         }
         let header = head.header;
-        debug_assert!(
-            header.codec != Codec::ZstdDelta,
-            "no delta blocks are written yet"
-        );
         Ok(Block::new(
             header.class,
             header.codec,

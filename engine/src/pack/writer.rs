@@ -49,6 +49,19 @@ impl BlockBuilder {
         !self.is_empty() && (self.raw.len() + more > target || self.keys.len() >= MAX_ENTRIES)
     }
 
+    /// Closes the block without compression: its entries are compressed already.
+    pub(crate) fn finish_raw(self) -> Block {
+        let raw_len = self.raw.len();
+        Block::new(
+            self.class,
+            Codec::Raw,
+            self.keys,
+            &self.table,
+            raw_len,
+            self.raw,
+        )
+    }
+
     /// Compresses. Pure work, meant to be called in parallel.
     pub(crate) fn finish(self) -> io::Result<Block> {
         let (codec, stored) = compress(&self.raw)?;
@@ -86,6 +99,11 @@ impl Block {
             bytes.len(),
             stored,
         ))
+    }
+
+    /// Bytes that the block's entries take, compressed.
+    pub(crate) fn stored_len(&self) -> usize {
+        self.stored.len()
     }
 
     pub(crate) fn new(

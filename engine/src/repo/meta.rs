@@ -13,6 +13,9 @@ use crate::fs::{Storage, replace_file};
 /// The format version that this program reads and writes.
 pub(crate) const VERSION: u32 = 1;
 
+/// Delta records and recipes may occur.
+const DERIVED: &str = "derived";
+
 /// Contents of `meta.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
@@ -41,7 +44,10 @@ impl Meta {
     pub(crate) fn init(repo: &Path, storage: &dyn Storage) -> Result<()> {
         let meta = Self {
             version: VERSION,
-            features: Features::default(),
+            features: Features {
+                incompatible: vec![DERIVED.to_owned()],
+                ..Features::default()
+            },
         };
         meta.write(repo, storage)
     }
@@ -111,10 +117,23 @@ impl Meta {
             }
         }
         let meta: Self = serde_json::from_value(value).map_err(corrupt)?;
-        match meta.features.incompatible.first() {
+        let unknown = meta
+            .features
+            .incompatible
+            .iter()
+            .find(|name| *name != DERIVED);
+        match unknown {
             Some(feature) => Err(unsupported(format!("unknown feature {feature:?}"))),
             None => Ok(meta),
         }
+    }
+
+    /// Whether writers may store payloads as deltas and recipes.
+    pub(crate) fn allows_derived(&self) -> bool {
+        self.features
+            .incompatible
+            .iter()
+            .any(|name| name == DERIVED)
     }
 
     /// Refuses writing when a feature is in use that writers must know.

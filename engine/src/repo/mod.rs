@@ -1,9 +1,14 @@
 //! The repository: opening, looking up, and beginning transactions.
 
+mod bases;
+mod delta;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 pub(crate) mod meta;
+mod payloads;
 mod resolve;
+pub(crate) mod restore;
+mod split;
 pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +23,7 @@ use crate::index::ObjectIndex;
 use crate::index::set::Index;
 use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DecodeError, DirMeta, Dirtree, FileHeader, FileObject};
-use crate::pack::{EntryKind, GROUPED_MAX, Key, extent_size, part_count};
+use crate::pack::{EntryKind, Key, part_count};
 use crate::refs::{RefUpdate, Refs, RefsFile};
 use crate::store::{Found, Store};
 
@@ -112,6 +117,11 @@ impl Repository {
         Lock::acquire(&self.path.join("lock"), LockMode::Exclusive, Duration::ZERO)
     }
 
+    /// Whether new payloads may be stored as deltas and recipes.
+    pub(crate) fn allows_derived(&self) -> bool {
+        self.meta.allows_derived()
+    }
+
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.meta.check_writable(&self.path)
     }
@@ -183,7 +193,7 @@ impl Repository {
 
     /// Whether every part of a payload is in the repository.
     pub(crate) fn contains_payload(&self, id: &PayloadId, size: u64) -> Result<bool> {
-        for key in payload_keys(id, size) {
+        for key in self.store.keys_of(id, size)? {
             if self.store.locate(&key)?.is_none() {
                 return Ok(false);
             }
@@ -242,48 +252,7 @@ impl Repository {
         let Some(payload) = file.payload else {
             return Ok(0);
         };
-        let wanted = (buf.len() as u64).min(file.size.saturating_sub(offset)) as usize;
-        let mut done = 0;
-        while done < wanted {
-            let at = offset + done as u64;
-            done += self.read_part(&payload, file.size, at, &mut buf[done..wanted])?;
-        }
-        Ok(done)
-    }
-
-    /// Reads from the one part of a payload that holds the offset; at least one byte.
-    fn read_part(&self, id: &PayloadId, size: u64, at: u64, buf: &mut [u8]) -> Result<usize> {
-        let (part, start) = part_at(size, at);
-        let key = Key {
-            part,
-            ..Key::new(EntryKind::Payload, *id.as_bytes())
-        };
-        let part_len = if size <= GROUPED_MAX {
-            size
-        } else {
-            extent_size(size).min(size - u64::from(part) * extent_size(size))
-        };
-        let skip = (at - start) as usize;
-        let whole = size > GROUPED_MAX && skip == 0 && buf.len() as u64 >= part_len;
-        let found = if whole {
-            self.store.get_uncached(&key)?
-        } else {
-            self.store.get(&key)?
-        };
-        let found = found.ok_or(Error::MissingPayload { id: *id })?;
-        let bytes = found.bytes();
-        if bytes.len() as u64 != part_len {
-            return Err(Error::Corrupt {
-                path: self.path.clone(),
-                detail: format!(
-                    "payload {id} part {part} has {} bytes, not {part_len}",
-                    bytes.len()
-                ),
-            });
-        }
-        let n = buf.len().min(bytes.len() - skip);
-        buf[..n].copy_from_slice(&bytes[skip..skip + n]);
-        Ok(n)
+        self.store.read_payload(&payload, file.size, offset, buf)
     }
 
     /// Begins a transaction that adds objects and then changes refs.
@@ -374,24 +343,6 @@ pub struct ReindexReport {
     pub entries: u64,
     /// Packs whose footer was damaged and which were scanned instead, with what was wrong.
     pub damaged: Vec<String>,
-}
-
-/// The part of a payload that holds an offset, and the offset at which the part begins.
-fn part_at(size: u64, at: u64) -> (u32, u64) {
-    if size <= GROUPED_MAX {
-        return (0, 0);
-    }
-    let part = at / extent_size(size);
-    (
-        u32::try_from(part).unwrap_or(u32::MAX),
-        part * extent_size(size),
-    )
-}
-
-/// The keys of all parts of a payload.
-pub(crate) fn payload_keys(id: &PayloadId, size: u64) -> impl Iterator<Item = Key> + use<> {
-    let key = Key::new(EntryKind::Payload, *id.as_bytes());
-    (0..part_count(size) as u32).map(move |part| Key { part, ..key })
 }
 
 fn malformed(kind: ObjectKind, id: &ObjectId) -> impl FnOnce(DecodeError) -> Error {

@@ -13,9 +13,9 @@ use std::thread::JoinHandle;
 
 use rayon::prelude::*;
 
-use super::ingest::{Content, Hashed, Hasher, NewFile, Small, extents, extents_of_file, group};
-use super::layout::LayoutKey;
-use super::{Repository, encode_import, encode_record, payload_keys};
+use super::bases::Bases;
+use super::ingest::{Hashed, Hasher, NewFile, NewPayload, Small};
+use super::{Repository, encode_import, encode_record};
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::{Lock, OwnedDir};
 use crate::id::{ObjectId, PayloadId};
@@ -25,13 +25,14 @@ use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DirMeta, Dirtree};
 use crate::pack::doomed;
 use crate::pack::parity;
+use crate::pack::recipe::Piece;
 use crate::pack::writer::{Block, BlockBuilder, IndexRow, PackWriter, StagedPack};
-use crate::pack::{BlockClass, EntryKind, GROUPED_MAX, Key, MAX_RAW, META_TARGET, PACK_TARGET};
+use crate::pack::{BlockClass, EntryKind, Key, MAX_RAW, META_TARGET, PACK_TARGET};
 use crate::refs::RefUpdate;
+use crate::repo::delta::MIN_SIZE;
+use crate::store::payload::part_key;
 use crate::tree::{FileEntry, MutableTree, NewRecord};
 
-/// Small payloads are gathered up to this many bytes before they are sorted and grouped.
-const WINDOW_TARGET: usize = 24 << 20;
 /// Packs that may be on their way to the disk at the same time.
 const SYNCS_AT_ONCE: usize = 4;
 
@@ -50,31 +51,28 @@ pub struct WriteReport {
     pub stored_bytes: u64,
 }
 
-/// What is wanted of a file that could be restored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Restore {
-    pub(crate) record: bool,
-    pub(crate) payload: bool,
-}
-
 /// Adds objects; nothing is visible to others until [`Transaction::publish`]. Dropped without
 /// publishing, it leaves the repository as it was.
 #[derive(Debug)]
 pub struct Transaction<'r> {
-    repo: &'r Repository,
-    monitor: &'r dyn Monitor,
-    index: Arc<Index>,
+    pub(super) repo: &'r Repository,
+    pub(super) monitor: &'r dyn Monitor,
+    pub(super) index: Arc<Index>,
     /// Keys that this transaction adds.
-    pending: HashSet<Key>,
-    window: Vec<Small>,
-    window_bytes: usize,
+    pub(super) pending: HashSet<Key>,
+    pub(super) window: Vec<Small>,
+    pub(super) window_bytes: usize,
     meta: BlockBuilder,
-    data_packs: PackSeries,
+    /// Delta records on their way to a block.
+    pub(super) deltas: BlockBuilder,
+    /// Where deltas find their bases.
+    pub(super) bases: Option<Bases>,
+    pub(super) data_packs: PackSeries,
     meta_packs: PackSeries,
-    spools: AtomicU32,
-    report: WriteReport,
+    pub(super) spools: AtomicU32,
+    pub(super) report: WriteReport,
     // Last, so that the directory goes when everything in it is closed.
-    staging: OwnedDir,
+    pub(super) staging: OwnedDir,
     _lock: Option<Lock>,
 }
 
@@ -107,6 +105,8 @@ impl<'r> Transaction<'r> {
             window: Vec::new(),
             window_bytes: 0,
             meta: BlockBuilder::new(BlockClass::Meta),
+            deltas: BlockBuilder::new(BlockClass::Delta),
+            bases: None,
             data_packs: PackSeries::new("data"),
             meta_packs: PackSeries::new("meta"),
             spools: AtomicU32::new(0),
@@ -135,23 +135,47 @@ impl<'r> Transaction<'r> {
         self.has(&Key::new(EntryKind::File, *id.as_bytes()))
     }
 
-    fn has_payload(&self, id: &PayloadId, size: u64) -> Result<bool> {
-        if self
-            .pending
-            .contains(&Key::new(EntryKind::Payload, *id.as_bytes()))
-        {
+    /// Whether a payload can be read: with all that its recipe and its deltas need, as an
+    /// interrupted publication may have left only some of it.
+    pub(super) fn has_payload(&self, id: &PayloadId, size: u64) -> Result<bool> {
+        if self.pending.contains(&part_key(id, 0)) {
             return Ok(true);
         }
-        // Every part counts: an interrupted publication may have left only some of them.
-        for key in payload_keys(id, size) {
+        let store = self.repo.store();
+        let mut todo = store.keys_of(id, size)?;
+        // Entries that need each other in a circle, in a damaged repository, are met once.
+        let mut seen = HashSet::new();
+        while let Some(key) = todo.pop() {
             if self.index.get(&key)?.is_none() {
                 return Ok(false);
             }
+            todo.extend(
+                store
+                    .needs(&key)?
+                    .into_iter()
+                    .filter(|key| seen.insert(*key)),
+            );
         }
         Ok(true)
     }
 
-    fn check_cancelled(&self) -> Result<()> {
+    /// Names the commit whose files the new ones most likely are later versions of: what is new is
+    /// stored as the difference to them where that is smaller.
+    pub fn set_parent(&mut self, commit: &ObjectId) -> Result<()> {
+        let tree = self.repo.commit(commit)?.tree;
+        self.bases = self.repo.allows_derived().then(|| Bases::new(tree));
+        Ok(())
+    }
+
+    /// The older version of a file at this path.
+    pub(super) fn older_version(&mut self, hint: &[u8], size: u64) -> Option<Piece> {
+        if size < MIN_SIZE {
+            return None;
+        }
+        self.bases.as_mut()?.find(self.repo, hint, size)
+    }
+
+    pub(super) fn check_cancelled(&self) -> Result<()> {
         if self.monitor.is_cancelled() {
             Err(Error::Cancelled)
         } else {
@@ -169,15 +193,11 @@ impl<'r> Transaction<'r> {
             .map(|file| hasher.hash(file))
             .collect::<Result<_>>()?;
         let mut entries = Vec::with_capacity(hashed.len());
-        let mut large = Vec::new();
+        let mut new = Vec::new();
         for file in hashed {
-            entries.push(self.put_hashed(file, &mut large)?);
+            entries.push(self.put_hashed(file, &mut new)?);
         }
-        let blocks = extents(&large).at(self.repo.path())?;
-        self.append_data(&blocks)?;
-        if self.window_bytes >= WINDOW_TARGET {
-            self.flush_window()?;
-        }
+        self.put_payloads(new)?;
         Ok(entries)
     }
 
@@ -192,18 +212,13 @@ impl<'r> Transaction<'r> {
         self.check_cancelled()?;
         let hasher = Hasher::new(self.staging.path(), &self.spools);
         let hashed = hasher.hash_stream(file, stream, size)?;
-        let mut large = Vec::new();
-        let entry = self.put_hashed(hashed, &mut large)?;
-        let blocks = extents(&large).at(self.repo.path())?;
-        self.append_data(&blocks)?;
+        let mut new = Vec::new();
+        let entry = self.put_hashed(hashed, &mut new)?;
+        self.put_payloads(new)?;
         Ok(entry)
     }
 
-    fn put_hashed(
-        &mut self,
-        file: Hashed,
-        large: &mut Vec<(PayloadId, Vec<u8>)>,
-    ) -> Result<FileEntry> {
+    fn put_hashed(&mut self, file: Hashed, payloads: &mut Vec<NewPayload>) -> Result<FileEntry> {
         self.report.files += 1;
         self.monitor.advance(Phase::Store, file.size);
         if self.has_file(&file.id)? {
@@ -215,10 +230,15 @@ impl<'r> Transaction<'r> {
         if let Some(payload) = file.payload
             && !self.has_payload(&payload, file.size)?
         {
-            self.pending
-                .insert(Key::new(EntryKind::Payload, *payload.as_bytes()));
+            self.pending.insert(part_key(&payload, 0));
             self.report.new_payload_bytes += file.size;
-            self.put_payload(payload, file.size, file.content, &file.hint, large)?;
+            payloads.push(NewPayload {
+                id: payload,
+                size: file.size,
+                content: file.content,
+                base: self.older_version(&file.hint, file.size),
+                hint: file.hint,
+            });
         }
         let new = NewRecord {
             header: file.header,
@@ -231,60 +251,8 @@ impl<'r> Transaction<'r> {
         })
     }
 
-    fn put_payload(
-        &mut self,
-        id: PayloadId,
-        size: u64,
-        content: Content,
-        hint: &[u8],
-        large: &mut Vec<(PayloadId, Vec<u8>)>,
-    ) -> Result<()> {
-        match content {
-            Content::Nothing => {}
-            Content::Bytes(bytes) if size <= GROUPED_MAX => {
-                self.window_bytes += bytes.len();
-                self.window.push(Small {
-                    order: LayoutKey::new(hint),
-                    id,
-                    bytes,
-                });
-            }
-            Content::Bytes(bytes) => large.push((id, bytes)),
-            Content::Foreign(path) => self.put_from_file(&path, &id, size)?,
-            Content::Spooled(path) => {
-                self.put_from_file(&path, &id, size)?;
-                std::fs::remove_file(&path).at(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn put_from_file(&mut self, path: &std::path::Path, id: &PayloadId, size: u64) -> Result<()> {
-        let monitor = self.monitor;
-        let (repo, packs, staging) = (self.repo, &mut self.data_packs, self.staging.path());
-        extents_of_file(path, id, size, |block| {
-            if monitor.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            packs.append(repo, staging, block)
-        })
-    }
-
-    fn append_data(&mut self, blocks: &[Block]) -> Result<()> {
-        blocks
-            .iter()
-            .try_for_each(|b| self.data_packs.append(self.repo, self.staging.path(), b))
-    }
-
-    fn flush_window(&mut self) -> Result<()> {
-        self.check_cancelled()?;
-        self.window_bytes = 0;
-        let blocks = group(std::mem::take(&mut self.window)).at(self.repo.path())?;
-        self.append_data(&blocks)
-    }
-
     /// Adds an entry to the metadata packs unless the repository has it.
-    fn put_meta(&mut self, key: Key, bytes: &[u8]) -> Result<()> {
+    pub(super) fn put_meta(&mut self, key: Key, bytes: &[u8]) -> Result<()> {
         if self.has(&key)? {
             return Ok(());
         }
@@ -356,50 +324,6 @@ impl<'r> Transaction<'r> {
         self.put_record(file)
     }
 
-    /// Writes a commit, dirtree or dirmeta object as it is, unless the repository has it: for a
-    /// repair. What it refers to may still be missing.
-    pub(crate) fn restore_object(&mut self, kind: EntryKind, bytes: &[u8]) -> Result<()> {
-        let id = ObjectId::of(bytes);
-        self.put_meta(Key::new(kind, *id.as_bytes()), bytes)
-    }
-
-    /// Stores what is `wanted` of a file, its record or its payload, whatever the index says of
-    /// the payload: for a repair, which knows that some parts of it are missing. Says what was
-    /// wanted.
-    pub(crate) fn restore_file(
-        &mut self,
-        file: NewFile,
-        stream: &mut dyn Read,
-        size: u64,
-        wanted: &dyn Fn(&ObjectId, Option<&PayloadId>) -> Restore,
-    ) -> Result<Restore> {
-        self.check_cancelled()?;
-        let hasher = Hasher::new(self.staging.path(), &self.spools);
-        let file = hasher.hash_stream(file, stream, size)?;
-        let restore = wanted(&file.id, file.payload.as_ref());
-        if restore.payload
-            && let Some(payload) = file.payload
-        {
-            let key = Key::new(EntryKind::Payload, *payload.as_bytes());
-            if self.pending.insert(key) {
-                let mut large = Vec::new();
-                self.put_payload(payload, file.size, file.content, &file.hint, &mut large)?;
-                let blocks = extents(&large).at(self.repo.path())?;
-                self.append_data(&blocks)?;
-            }
-        } else if let Content::Spooled(path) = &file.content {
-            std::fs::remove_file(path).at(path)?;
-        }
-        if restore.record {
-            let bytes = encode_record(&file.header, file.size, file.payload);
-            self.put_meta(Key::new(EntryKind::File, *file.id.as_bytes()), &bytes)?;
-        }
-        if self.window_bytes >= WINDOW_TARGET {
-            self.flush_window()?;
-        }
-        Ok(restore)
-    }
-
     /// Writes a commit object.
     pub fn put_commit(&mut self, commit: &Commit) -> Result<ObjectId> {
         let bytes = commit.to_bytes();
@@ -412,6 +336,7 @@ impl<'r> Transaction<'r> {
     pub fn publish(mut self, refs: &[RefUpdate]) -> Result<WriteReport> {
         self.monitor.begin(Phase::Publish, None);
         self.flush_window()?;
+        self.flush_deltas()?;
         self.flush_meta()?;
         let data = std::mem::replace(&mut self.data_packs, PackSeries::new("data")).finish()?;
         let meta = std::mem::replace(&mut self.meta_packs, PackSeries::new("meta")).finish()?;

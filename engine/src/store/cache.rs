@@ -10,8 +10,9 @@ use crate::error::Result;
 use crate::id::PackId;
 use crate::pack::reader::DecodedBlock;
 
-/// A pack and the offset of a block in it.
-pub(crate) type BlockKey = (PackId, u32);
+/// A pack, the offset of a block in it, and for what was made from a delta or a recipe the
+/// position of that entry in the block.
+pub(crate) type BlockKey = (PackId, u32, Option<u32>);
 
 #[derive(Debug)]
 pub(crate) struct BlockCache {
@@ -72,7 +73,8 @@ impl BlockCache {
         let mut state = lock(&self.state);
         state.bytes += block.weight();
         state.blocks.put(key, Arc::clone(&block));
-        while state.bytes > self.budget {
+        // The newest stays even if it is larger than the budget: its maker is about to read it.
+        while state.bytes > self.budget && state.blocks.len() > 1 {
             match state.blocks.pop_lru() {
                 Some((_, old)) => state.bytes -= old.weight(),
                 None => break,

@@ -1,6 +1,7 @@
 //! Finds and decodes entries: open packs, the block cache, and the current index.
 
 mod cache;
+pub(crate) mod payload;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::id::PackId;
 use crate::index::set::{Index, IndexPaths};
 use crate::index::{Location, ObjectIndex};
+use crate::pack::BlockClass;
 use crate::pack::Key;
 use crate::pack::reader::{DecodedBlock, Entry, PackReader};
 
@@ -41,6 +43,12 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn bytes(&self) -> &[u8] {
         self.block.bytes(&self.entry)
+    }
+
+    /// The only entry of a block of one.
+    fn first_of(block: Arc<DecodedBlock>) -> Self {
+        let entry = block.entries[0];
+        Self { block, entry }
     }
 }
 
@@ -103,31 +111,38 @@ impl Store {
         }
     }
 
-    /// Finds an entry and decodes its block; `None` when it is in no pack.
+    /// Finds an entry and decodes it; `None` when it is in no pack.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Found>> {
-        self.get_by(key, |at| self.block(at))
+        self.get_nested(key, true, 0)
     }
 
-    /// Like [`Store::get`], but a block that is not cached is not put into the cache: for extents
-    /// that are consumed whole.
-    pub(crate) fn get_uncached(&self, key: &Key) -> Result<Option<Found>> {
-        self.get_by(key, |at| self.block_uncached(at))
-    }
-
-    fn get_by(
-        &self,
-        key: &Key,
-        block: impl Fn(&Location) -> Result<Arc<DecodedBlock>>,
-    ) -> Result<Option<Found>> {
+    /// Finds an entry and decodes its block, but not the entry itself if it is a delta. A block
+    /// that is not cached is put into the cache only if `cached`: extents that are consumed whole
+    /// need not be.
+    pub(crate) fn get_stored(&self, key: &Key, cached: bool) -> Result<Option<(Location, Found)>> {
+        let block = |at: &Location| {
+            if cached {
+                self.block(at)
+            } else {
+                self.block_uncached(at)
+            }
+        };
         let Some(at) = self.locate(key)? else {
             return Ok(None);
         };
         match self.entry(key, &at, block(&at)) {
             Err(error) if self.may_be_stale(&error)? => match self.locate(key)? {
-                Some(at) => self.entry(key, &at, block(&at)).map(Some),
+                Some(at) => Ok(Some((at, self.entry(key, &at, block(&at))?))),
                 None => Ok(None),
             },
-            other => other.map(Some),
+            other => Ok(Some((at, other?))),
+        }
+    }
+
+    fn corrupt(&self, detail: String) -> Error {
+        Error::Corrupt {
+            path: self.paths.packs_dir().to_owned(),
+            detail,
         }
     }
 
@@ -147,14 +162,14 @@ impl Store {
 
     /// A decoded block, by way of the cache.
     pub(crate) fn block(&self, at: &Location) -> Result<Arc<DecodedBlock>> {
-        self.cache.get_or_decode((at.pack, at.offset), || {
+        self.cache.get_or_decode((at.pack, at.offset, None), || {
             self.pack(&at.pack)?
                 .block(u64::from(at.offset), at.block_len)
         })
     }
 
     fn block_uncached(&self, at: &Location) -> Result<Arc<DecodedBlock>> {
-        match self.cache.peek(&(at.pack, at.offset)) {
+        match self.cache.peek(&(at.pack, at.offset, None)) {
             Some(block) => Ok(block),
             None => self
                 .pack(&at.pack)?

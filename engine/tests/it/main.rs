@@ -7,6 +7,7 @@ mod commit;
 mod concurrent;
 mod crash;
 mod damage;
+mod delta;
 mod faulty;
 mod fuzz_smoke;
 mod layering;

@@ -77,10 +77,13 @@ pub fn commit_dir_with(
     options: &SourceOptions,
 ) -> Result<(ObjectId, SourceReport, WriteReport)> {
     let mut txn = repo.begin(&Silent)?;
+    let parent = repo.refs()?.map.get(name).copied();
+    if let Some(parent) = &parent {
+        txn.set_parent(parent)?;
+    }
     let mut tree = MutableTree::default();
     let source = add_dir(&mut txn, &mut tree, dir, options, &Silent)?;
     let (tree, meta) = txn.put_tree(&tree)?;
-    let parent = repo.refs()?.map.get(name).copied();
     let commit = Commit {
         metadata: Metadata::default(),
         parent,

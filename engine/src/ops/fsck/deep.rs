@@ -35,7 +35,10 @@ pub(crate) fn units(repo: &Repository) -> Result<Vec<Unit>> {
     let mut units = Vec::new();
     let place = |at: &Location| (at.pack, at.offset, at.entry);
     repo.store().index().for_each(&mut |key, at| {
-        if !matches!(key.kind, EntryKind::Payload | EntryKind::Import) {
+        if !matches!(
+            key.kind,
+            EntryKind::Payload | EntryKind::Recipe | EntryKind::Import
+        ) {
             let (at, key) = (place(at), *key);
             units.push(Unit { at, key });
         }

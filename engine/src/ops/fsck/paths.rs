@@ -10,7 +10,7 @@ use super::walk::key;
 use crate::id::ObjectId;
 use crate::object::Commit;
 use crate::pack::{EntryKind, Key};
-use crate::repo::{Repository, payload_keys};
+use crate::repo::Repository;
 use crate::tree::MAX_DEPTH;
 
 /// Directories listed at most, over all commits: a forged tree must not keep this busy for ever.
@@ -113,16 +113,21 @@ impl Finder<'_> {
         if let Some(known) = self.files.get(id) {
             return !known.is_empty();
         }
+        let store = self.repo.store();
         let mut hits = HashSet::new();
         let mut look = |key: &Key| hits.extend(self.by_key.get(key).into_iter().flatten().copied());
         look(&key(EntryKind::File, id));
         if let Ok(file) = self.repo.file(id)
             && let Some(payload) = file.payload
         {
-            for part in payload_keys(&payload, file.size) {
-                look(&part);
-                // What an entry is decoded with is as needed as the entry.
-                needs(self.repo, &part).iter().for_each(&mut look);
+            let mut seen = HashSet::new();
+            let mut todo = store.keys_of(&payload, file.size).unwrap_or_default();
+            while let Some(key) = todo.pop() {
+                if seen.insert(key) {
+                    look(&key);
+                    // What an entry is decoded with is as needed as the entry.
+                    todo.extend(store.needs(&key).unwrap_or_default());
+                }
             }
         }
         let mut hits: Vec<usize> = hits.into_iter().collect();
@@ -175,9 +180,4 @@ fn add(problem: &mut Problem, limit: usize, commit: &ObjectId, path: &str) {
     if problem.paths.last() != Some(&hit) {
         problem.paths.push(hit);
     }
-}
-
-/// Keys of the entries that decoding an entry takes beside itself.
-pub(crate) fn needs(_repo: &Repository, _key: &Key) -> Vec<Key> {
-    Vec::new()
 }

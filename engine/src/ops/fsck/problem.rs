@@ -118,6 +118,7 @@ pub(crate) fn name(key: &Key) -> String {
         EntryKind::Dirmeta => "dirmeta",
         EntryKind::Commit => "commit",
         EntryKind::Payload => "payload",
+        EntryKind::Recipe => "recipe of payload",
         EntryKind::Import => "import",
     };
     format!("{kind} {}", ObjectId::from_bytes(key.id))

@@ -1,6 +1,6 @@
 //! Whether commits are complete: every object and every part of every payload is there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -8,17 +8,21 @@ use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind, PayloadId};
 use crate::monitor::Monitor;
 use crate::object::FileObject;
+use crate::pack::recipe::Piece;
 use crate::pack::{EntryKind, Key};
-use crate::repo::{Repository, payload_keys};
+use crate::repo::Repository;
+use crate::store::payload::part_keys;
 
 /// Something that commits refer to and that cannot be had.
 #[derive(Debug)]
 pub(crate) struct Bad {
-    /// What is missing or damaged; several parts of one payload at most.
+    /// What is missing or damaged: one object, or entries that payloads are made of.
     pub(crate) keys: Vec<Key>,
     pub(crate) error: Error,
-    /// Size of the payload, if it is one.
-    pub(crate) size: u64,
+    /// The payloads that these entries are part of.
+    pub(crate) payloads: Vec<Piece>,
+    /// The payloads of files that cannot be read for lack of them.
+    pub(crate) hit: Vec<Piece>,
 }
 
 /// What a walk found.
@@ -77,11 +81,39 @@ pub(crate) fn walk(
     }
     let mut payloads: Vec<(PayloadId, u64)> = payloads.into_iter().collect();
     payloads.sort_unstable();
-    let parts = |(id, size): &(PayloadId, u64)| check_payload(repo, lost, id, *size);
-    let checked: Vec<(u64, Option<Bad>)> = payloads.par_iter().map(parts).collect();
-    let entries = seen.len() as u64 + checked.iter().map(|(parts, _)| parts).sum::<u64>();
-    bad.extend(checked.into_iter().filter_map(|(_, bad)| bad));
-    Ok(Walk { entries, bad })
+    let check = |(id, size): &(PayloadId, u64)| {
+        let piece = Piece {
+            id: *id,
+            size: *size,
+        };
+        check_payload(repo, lost, piece)
+    };
+    let mut entries = seen;
+    for chunk in payloads.chunks(1 << 16) {
+        stop_if_cancelled(monitor)?;
+        let checked: Vec<(Vec<Key>, Option<Bad>)> = chunk.par_iter().map(check).collect();
+        for (keys, found) in checked {
+            entries.extend(keys);
+            bad.extend(found);
+        }
+    }
+    Ok(Walk {
+        entries: entries.len() as u64,
+        bad: join(bad),
+    })
+}
+
+/// Payloads that lack the same entries become one problem.
+fn join(mut bad: Vec<Bad>) -> Vec<Bad> {
+    bad.sort_by(|a, b| a.keys.cmp(&b.keys));
+    bad.dedup_by(|next, kept| {
+        let same = next.keys == kept.keys;
+        if same {
+            kept.hit.append(&mut next.hit);
+        }
+        same
+    });
+    bad
 }
 
 fn stop_if_cancelled(monitor: &dyn Monitor) -> Result<()> {
@@ -95,46 +127,77 @@ pub(crate) fn key(kind: EntryKind, id: &ObjectId) -> Key {
     Key::new(kind, *id.as_bytes())
 }
 
-/// The number of a payload's parts, and what is wrong with it.
-fn check_payload(
-    repo: &Repository,
-    lost: &HashSet<Key>,
-    id: &PayloadId,
-    size: u64,
-) -> (u64, Option<Bad>) {
-    let mut parts = 0;
+/// The entries that a payload is made of, and what is wrong with them.
+fn check_payload(repo: &Repository, lost: &HashSet<Key>, of: Piece) -> (Vec<Key>, Option<Bad>) {
+    let store = repo.store();
+    let mut sizes: HashMap<PayloadId, u64> = [(of.id, of.size)].into();
+    let mut seen = HashSet::new();
     let mut missing = Vec::new();
     let mut failed = None;
-    for key in payload_keys(id, size) {
-        parts += 1;
-        let there = !lost.contains(&key)
-            && match repo.store().locate(&key) {
-                Ok(found) => found.is_some(),
-                Err(error) => {
-                    failed.get_or_insert(error);
-                    false
-                }
-            };
-        if !there {
-            missing.push(key);
+    let mut todo = match store.keys_of(&of.id, of.size) {
+        Ok(keys) => keys,
+        Err(error) => {
+            failed = Some(error);
+            part_keys(&of.id, of.size).collect()
+        }
+    };
+    while let Some(key) = todo.pop() {
+        if !seen.insert(key) {
+            continue;
+        }
+        let needed = || -> Result<Option<Vec<Key>>> {
+            if lost.contains(&key) || store.locate(&key)?.is_none() {
+                return Ok(None);
+            }
+            let needs = store.needs(&key)?;
+            if !needs.is_empty() {
+                let pieces = store.needed_payloads(&key)?;
+                sizes.extend(pieces.iter().map(|piece| (piece.id, piece.size)));
+            }
+            Ok(Some(needs))
+        };
+        match { needed }() {
+            Ok(Some(needs)) => todo.extend(needs),
+            Ok(None) => missing.push(key),
+            Err(error) => {
+                failed.get_or_insert(error);
+                missing.push(key);
+            }
         }
     }
-    let bad = (!missing.is_empty()).then(|| Bad {
+    if missing.is_empty() {
+        return (seen.into_iter().collect(), None);
+    }
+    missing.sort_unstable();
+    let mut ids: Vec<PayloadId> = missing.iter().map(Key::payload).collect();
+    ids.dedup();
+    let first = ids.first().copied().unwrap_or(of.id);
+    let piece = |id: PayloadId| Piece {
+        id,
+        size: sizes.get(&id).copied().unwrap_or_default(),
+    };
+    let bad = Bad {
         keys: missing,
-        error: failed.unwrap_or(Error::MissingPayload { id: *id }),
-        size,
-    });
-    (parts, bad)
+        error: failed.unwrap_or(Error::MissingPayload { id: first }),
+        payloads: ids.into_iter().map(piece).collect(),
+        hit: vec![of],
+    };
+    (seen.into_iter().collect(), Some(bad))
 }
 
 impl Bad {
     fn object(key: Key, error: Error) -> Self {
-        let keys = vec![key];
         Self {
-            keys,
+            keys: vec![key],
             error,
-            size: 0,
+            payloads: Vec::new(),
+            hit: Vec::new(),
         }
+    }
+
+    /// Whether it is about payloads, not about an object.
+    pub(crate) fn is_payload(&self) -> bool {
+        !self.hit.is_empty()
     }
 }
 

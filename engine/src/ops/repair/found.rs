@@ -13,7 +13,7 @@ use crate::object::FileHeader;
 use crate::pack::EntryKind;
 use crate::repo::Transaction;
 use crate::repo::ingest::{Body, NewFile};
-use crate::repo::transaction::Restore;
+use crate::repo::restore::Restore;
 
 /// Receives what a [`Source`](super::Source) has.
 #[derive(Debug)]

@@ -11,14 +11,14 @@ use super::{RepairReport, check_cancelled};
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::Storage;
 use crate::fs::lock::OwnedDir;
-use crate::id::PackId;
+use crate::id::{ObjectId, PackId};
 use crate::index::ObjectIndex;
 use crate::monitor::{Monitor, Phase};
 use crate::ops::describe;
-use crate::pack::Key;
 use crate::pack::parity;
 use crate::pack::reader::PackReader;
 use crate::pack::writer::StagedPack;
+use crate::pack::{EntryKind, Key};
 use crate::repo::Repository;
 use crate::repo::transaction::{PackSeries, publish_packs};
 
@@ -64,6 +64,14 @@ impl<'a> PackRepair<'a> {
         &self.lost
     }
 
+    /// Commits that were in damaged packs and could not be taken out of them.
+    pub(super) fn lost_commits(&self) -> impl Iterator<Item = ObjectId> {
+        let put_aside = self.put_aside.iter().flat_map(|(_, lost, _)| lost);
+        let keys = put_aside.chain(&self.lost);
+        let commits = keys.filter(|key| key.kind == EntryKind::Commit);
+        commits.map(|key| ObjectId::from_bytes(key.id))
+    }
+
     fn pack(&self, id: &PackId) -> PathBuf {
         self.path.join("packs").join(format!("{id}.pack"))
     }
@@ -77,7 +85,9 @@ impl<'a> PackRepair<'a> {
     ) -> Result<()> {
         let known = places(repo, bad)?;
         let mut damaged = Vec::new();
-        for id in repo.store().paths().present()? {
+        let mut ids = repo.store().paths().present()?;
+        ids.extend(parity::orphans(&self.path.join("packs"))?);
+        for id in ids {
             check_cancelled(self.monitor)?;
             let path = self.pack(&id);
             let error = check(&path, id, self.monitor).err();
@@ -90,12 +100,18 @@ impl<'a> PackRepair<'a> {
             })) else {
                 continue;
             };
-            if !has_bad && self.mend(&path, id)? {
+            let mut known = known.by_pack.get(&id).cloned().unwrap_or_default();
+            let (mut id, mut path) = (id, path);
+            if let Some(mended) = self.mend(&path, id, has_bad)? {
                 report.packs_mended += 1;
                 report.notes.push(format!("{error}: mended from parity"));
+                let Some(foreign) = mended else { continue };
+                (id, path) = (foreign, self.pack(&foreign));
+                known = Known::new();
+            }
+            if !path.exists() {
                 continue;
             }
-            let known = known.by_pack.get(&id).cloned().unwrap_or_default();
             let salvage = salvage(repo, &path, id, &known, bad)?;
             report.entries_salvaged += salvage.entries;
             report.packs_rewritten += u64::from(!salvage.blocks.is_empty());
@@ -115,16 +131,24 @@ impl<'a> PackRepair<'a> {
         self.replace(repo, damaged)
     }
 
-    /// Restores a pack from its parity file, if that can be done.
-    fn mend(&self, path: &Path, id: PackId) -> Result<bool> {
-        let Ok(Some(parity)) = parity::load(path, id) else {
-            return Ok(false);
+    /// Restores a pack from its parity file, if that can be done. Where the damaged file holds
+    /// blocks that are not the pack's, as when two files were swapped, it is kept under another
+    /// name, which is given.
+    fn mend(&self, path: &Path, id: PackId, has_bad: bool) -> Result<Option<Option<PackId>>> {
+        let Some(parity) = parity::load(path, id).ok().flatten().filter(|_| !has_bad) else {
+            return Ok(None);
         };
-        let Some(bytes) = parity.mend(std::fs::read(path).at(path)?) else {
-            return Ok(false);
+        // An interrupted repair may have left the damaged file under its other name.
+        let aside = self.pack(&alias(&id));
+        let damaged = [path, aside.as_path()]
+            .into_iter()
+            .find(|path| path.exists());
+        let bytes = damaged.map_or(Ok(Vec::new()), std::fs::read).at(path)?;
+        let Some(bytes) = parity.mend(bytes) else {
+            return Ok(None);
         };
         if self.dry_run {
-            return Ok(true);
+            return Ok(Some(None));
         }
         let staging = OwnedDir::create(&self.path.join("staging"))?;
         let mended = staging.path().join("mended");
@@ -132,12 +156,19 @@ impl<'a> PackRepair<'a> {
         file.write_all(&bytes).at(&mended)?;
         file.sync().at(&mended)?;
         if check(&mended, id, self.monitor).is_err() {
-            return Ok(false);
+            return Ok(None);
+        }
+        let packs = self.path.join("packs");
+        let foreign = path.exists() && has_foreign(path, &mended, id)?;
+        let foreign = foreign.then(|| alias(&id));
+        if let Some(alias) = &foreign {
+            let target = self.pack(alias);
+            self.storage.rename(path, &target).at(&target)?;
+            self.storage.sync_dir(&packs).at(&packs)?;
         }
         self.storage.rename(&mended, path).at(path)?;
-        let packs = self.path.join("packs");
         self.storage.sync_dir(&packs).at(&packs)?;
-        Ok(true)
+        Ok(Some(foreign))
     }
 
     /// Publishes what was salvaged, then puts the damaged packs aside.
@@ -179,10 +210,7 @@ impl<'a> PackRepair<'a> {
         let packs = self.path.join("packs");
         let mut moved = false;
         for pack in damaged.iter_mut().filter(|pack| new.contains(&pack.id)) {
-            let digest = Sha256::digest([b"moved".as_slice(), pack.id.as_bytes()].concat());
-            let alias = PackId::from_slice(&digest[..PackId::LEN]);
-            let alias = alias.expect("because a digest is long enough");
-            let target = self.pack(&alias);
+            let target = self.pack(&alias(&pack.id));
             self.storage.rename(&pack.path, &target).at(&target)?;
             pack.path = target;
             moved = true;
@@ -205,7 +233,7 @@ impl<'a> PackRepair<'a> {
         for (path, lost, complete) in &self.put_aside {
             let mut restored = *complete;
             for key in lost {
-                restored &= repo.store().locate(key)?.is_some();
+                restored &= is_back(repo, key)?;
             }
             if restored {
                 self.storage.remove_file(path).at(path)?;
@@ -261,6 +289,37 @@ impl<'a> PackRepair<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether an entry that was lost is there again, or what serves in its place.
+fn is_back(repo: &Repository, key: &Key) -> Result<bool> {
+    let key = match key.kind {
+        // A cache, and a representation: the payload may be stored in another way.
+        EntryKind::Import => return Ok(true),
+        EntryKind::Recipe if repo.store().locate(key)?.is_none() => {
+            Key::new(EntryKind::Payload, key.id)
+        }
+        _ => *key,
+    };
+    Ok(repo.store().locate(&key)?.is_some())
+}
+
+/// Another name for a damaged pack, so that its own is free.
+fn alias(id: &PackId) -> PackId {
+    let digest = Sha256::digest([b"moved".as_slice(), id.as_bytes()].concat());
+    PackId::from_slice(&digest[..PackId::LEN]).expect("because a digest is long enough")
+}
+
+/// Whether a damaged file has sound blocks that its mended form has not.
+fn has_foreign(damaged: &Path, mended: &Path, id: PackId) -> Result<bool> {
+    let rows = PackReader::open(mended, id)?.footer()?;
+    let own: HashSet<(u64, u64)> = rows
+        .iter()
+        .map(|row| (row.head_sum, row.data_sum))
+        .collect();
+    let (heads, _) = PackReader::open_damaged(damaged, id)?.scan()?;
+    let sums = heads.iter().map(|h| (h.header.head_sum, h.header.data_sum));
+    Ok(sums.into_iter().any(|sums| !own.contains(&sums)))
 }
 
 /// What the index knows of packs.

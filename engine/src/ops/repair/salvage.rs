@@ -57,6 +57,9 @@ impl Kept {
                 for (key, bytes) in &entries {
                     builder.push(*key, bytes);
                 }
+                if class == BlockClass::Delta {
+                    return Ok(builder.finish_raw());
+                }
                 builder.finish().at(path)
             }
         }
@@ -95,7 +98,8 @@ pub(super) fn salvage(
             continue;
         }
         let bytes = read(path, place)?;
-        from_damaged(repo, &bytes, place, keys, bad, &mut salvage);
+        let trusted = pack.head(place.offset).is_ok();
+        from_damaged(repo, &bytes, (place, trusted), keys, bad, &mut salvage);
     }
     Ok(salvage)
 }
@@ -176,7 +180,7 @@ fn layout(bytes: &[u8], row: Option<&FooterRow>) -> Option<Layout> {
         (None, Some(h)) => (h.class, h.codec, h.raw_len, h.entries, h.data_sum),
         (None, None) => return None,
     };
-    if codec == Codec::ZstdDelta || entries as usize > crate::pack::MAX_ENTRIES {
+    if entries as usize > crate::pack::MAX_ENTRIES {
         return None;
     }
     let table_len = entries as usize * ENTRY_SIZE;
@@ -199,7 +203,7 @@ fn layout(bytes: &[u8], row: Option<&FooterRow>) -> Option<Layout> {
 fn from_damaged(
     repo: &Repository,
     bytes: &[u8],
-    place: &Place,
+    (place, trusted): (&Place, bool),
     known: Option<&BTreeMap<u32, Key>>,
     bad: &HashSet<Key>,
     salvage: &mut Salvage,
@@ -227,6 +231,10 @@ fn from_damaged(
             let keys = [here, table].into_iter().flatten();
             let confirmed = keys.into_iter().find(|key| {
                 let placed = data_is_sound && here == Some(*key);
+                if layout.class == BlockClass::Delta {
+                    let trusted = trusted || here == Some(*key);
+                    return placed || is_delta(repo, key, bytes, trusted);
+                }
                 is_named(repo, key, bytes, placed)
             });
             let key = confirmed.or_else(|| rename(&layout, table, bytes))?;
@@ -309,9 +317,19 @@ fn is_named(repo: &Repository, key: &Key, bytes: &[u8], placed: bool) -> bool {
         EntryKind::Payload if key.part == 0 && bytes.len() as u64 <= GROUPED_MAX => {
             placed || PayloadId::of(bytes).as_bytes() == &key.id
         }
-        EntryKind::Payload | EntryKind::Import => placed,
+        EntryKind::Payload | EntryKind::Recipe | EntryKind::Import => placed,
         EntryKind::File => placed || is_record(repo, &ObjectId::from_bytes(key.id), bytes),
     }
+}
+
+/// Whether a delta record is what a key names: its frame has a checksum of what it decodes to.
+/// `trusted`: that this is the place of the key is known.
+fn is_delta(repo: &Repository, key: &Key, record: &[u8], trusted: bool) -> bool {
+    key.kind == EntryKind::Payload
+        && repo
+            .store()
+            .decode_delta(key, record)
+            .is_ok_and(|bytes| trusted || key.part == 0 && PayloadId::of(&bytes) == key.payload())
 }
 
 /// Whether a record is that of a file, which takes the whole payload to tell.

@@ -132,6 +132,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let progress = globals.progress();
 
     let mut txn = repo.begin(&progress)?;
+    if let Some(parent) = parent {
+        txn.set_parent(&parent)?;
+    }
     let mut tree = MutableTree::default();
     let found = tree::build(&mut txn, &mut tree, args, &progress)?;
     if found.report.skipped > 0 {

@@ -1,0 +1,255 @@
+//! How new payloads are stored: grouped, cut into extents, as deltas, or by a recipe.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::ingest::{Content, InMemory, NewPayload, Part, Small};
+use super::ingest::{extents, extents_of_file, small_parts};
+use super::layout::LayoutKey;
+use super::split;
+use super::transaction::Transaction;
+use crate::error::{Error, IoResultExt, Result};
+use crate::id::PayloadId;
+use crate::pack::delta::DELTA_TARGET;
+use crate::pack::recipe::{Piece, encode_concat, encode_recode};
+use crate::pack::writer::{Block, BlockBuilder};
+use crate::pack::{BlockClass, GROUPED_MAX, Key};
+use crate::recode;
+use crate::recode::Undone;
+use crate::store::payload::{part_key, recipe_key};
+
+/// Small payloads are gathered up to this many bytes before they are sorted and grouped.
+const WINDOW_TARGET: usize = 24 << 20;
+/// Pieces of an archive are stored in batches of about this many bytes.
+const BATCH: u64 = 32 << 20;
+
+/// A new payload after its compression was undone, where it could be.
+type Looked = (NewPayload, Option<Undone>);
+
+impl Transaction<'_> {
+    /// Stores new payloads.
+    pub(super) fn put_payloads(&mut self, new: Vec<NewPayload>) -> Result<()> {
+        let new: Vec<NewPayload> = new.into_iter().map(into_memory).collect::<Result<_>>()?;
+        let derived = self.repo.allows_derived();
+        let looked: Vec<Looked> = new
+            .into_par_iter()
+            .map(|payload| {
+                let undone = if derived { undo(&payload) } else { None };
+                (payload, undone)
+            })
+            .collect();
+        let mut large = Vec::new();
+        for (payload, undone) in looked {
+            match undone {
+                Some(undone) => self.put_recoded(&payload, undone)?,
+                None => self.put_payload(payload, &mut large)?,
+            }
+        }
+        let parts = extents(self.repo.store(), &large).at(self.repo.path())?;
+        self.append_parts(parts)?;
+        if self.window_bytes >= WINDOW_TARGET {
+            self.flush_window()?;
+        }
+        Ok(())
+    }
+
+    /// Stores the plain form of a compressed payload, and how to compress it again.
+    fn put_recoded(&mut self, payload: &NewPayload, undone: Undone) -> Result<()> {
+        self.check_cancelled()?;
+        let plain = Piece {
+            id: PayloadId::of(&undone.plain),
+            size: undone.plain.len() as u64,
+        };
+        let recipe = encode_recode(plain, &undone.recipe.encode());
+        self.put_recipe(&payload.id, &recipe)?;
+        if self.has_payload(&plain.id, plain.size)? {
+            return Ok(());
+        }
+        self.pending.insert(part_key(&plain.id, 0));
+        let base = payload
+            .base
+            .and_then(|base| self.repo.store().plain_form(base).ok().flatten());
+        let plain = NewPayload {
+            id: plain.id,
+            size: plain.size,
+            content: Content::Bytes(undone.plain),
+            hint: split::stem(&payload.hint).to_vec(),
+            base,
+        };
+        let mut large = Vec::new();
+        self.put_payload(plain, &mut large)?;
+        let parts = extents(self.repo.store(), &large).at(self.repo.path())?;
+        self.append_parts(parts)
+    }
+
+    fn put_recipe(&mut self, id: &PayloadId, recipe: &[u8]) -> Result<()> {
+        // Recipes are read one at a time, and small: they go where deltas go.
+        self.push_record(recipe_key(id), recipe)
+    }
+
+    fn put_payload(&mut self, payload: NewPayload, large: &mut Vec<InMemory>) -> Result<()> {
+        let NewPayload {
+            id,
+            size,
+            content,
+            hint,
+            base,
+        } = payload;
+        match content {
+            Content::Nothing => {}
+            Content::Bytes(bytes) => {
+                if self.repo.allows_derived()
+                    && let Some(pieces) = split::pieces(&bytes, base.is_some())
+                {
+                    return self.put_pieces(&id, &hint, &bytes, &pieces);
+                }
+                let base = base.and_then(|b| self.repo.store().plain_base(b).ok().flatten());
+                let payload = InMemory { id, bytes, base };
+                if size > GROUPED_MAX {
+                    large.push(payload);
+                } else {
+                    self.window_bytes += payload.bytes.len();
+                    let order = LayoutKey::new(&hint);
+                    self.window.push(Small { order, payload });
+                }
+            }
+            Content::Foreign(path) => self.put_from_file(&path, &id, size, base)?,
+            Content::Spooled(path) => {
+                self.put_from_file(&path, &id, size, base)?;
+                std::fs::remove_file(&path).at(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the pieces of a payload as payloads of their own, and how they make up the whole.
+    fn put_pieces(
+        &mut self,
+        id: &PayloadId,
+        hint: &[u8],
+        bytes: &[u8],
+        cuts: &[split::Cut<'_>],
+    ) -> Result<()> {
+        let pieces: Vec<Piece> = cuts
+            .par_iter()
+            .map(|cut| Piece {
+                id: PayloadId::of(&bytes[cut.range.clone()]),
+                size: cut.range.len() as u64,
+            })
+            .collect();
+        let mut batch = Vec::new();
+        let mut batch_bytes = 0;
+        for (piece, cut) in pieces.iter().zip(cuts) {
+            if self.has_payload(&piece.id, piece.size)? {
+                continue;
+            }
+            self.pending.insert(part_key(&piece.id, 0));
+            let hint = cut.name.unwrap_or(hint).to_vec();
+            batch_bytes += piece.size;
+            batch.push(NewPayload {
+                id: piece.id,
+                size: piece.size,
+                content: Content::Bytes(bytes[cut.range.clone()].to_vec()),
+                base: cut
+                    .name
+                    .and_then(|name| self.older_version(name, piece.size)),
+                hint,
+            });
+            if batch_bytes >= BATCH {
+                batch_bytes = 0;
+                self.put_payloads(std::mem::take(&mut batch))?;
+            }
+        }
+        self.put_payloads(batch)?;
+        self.put_recipe(id, &encode_concat(&pieces))
+    }
+
+    fn put_from_file(
+        &mut self,
+        path: &Path,
+        id: &PayloadId,
+        size: u64,
+        base: Option<Piece>,
+    ) -> Result<()> {
+        let store = self.repo.store();
+        let base = base.and_then(|base| store.plain_base(base).ok().flatten());
+        extents_of_file(store, path, (id, size, base), |part| {
+            self.check_cancelled()?;
+            self.append_part(part)
+        })
+    }
+
+    pub(super) fn append_parts(&mut self, parts: Vec<Part>) -> Result<()> {
+        parts
+            .into_iter()
+            .try_for_each(|part| self.append_part(part))
+    }
+
+    pub(super) fn append_part(&mut self, part: Part) -> Result<()> {
+        match part {
+            Part::Plain(block) => self.append_block(&block),
+            Part::Delta(key, record) => self.push_record(key, &record),
+        }
+    }
+
+    fn append_block(&mut self, block: &Block) -> Result<()> {
+        self.data_packs
+            .append(self.repo, self.staging.path(), block)
+    }
+
+    fn push_record(&mut self, key: Key, record: &[u8]) -> Result<()> {
+        if self.deltas.is_full(DELTA_TARGET, record.len()) {
+            self.flush_deltas()?;
+        }
+        self.deltas.push(key, record);
+        Ok(())
+    }
+
+    /// Closes the block of records.
+    pub(super) fn flush_deltas(&mut self) -> Result<()> {
+        if self.deltas.is_empty() {
+            return Ok(());
+        }
+        let empty = BlockBuilder::new(BlockClass::Delta);
+        let block = std::mem::replace(&mut self.deltas, empty).finish_raw();
+        self.append_block(&block)
+    }
+
+    /// Stores the small payloads gathered so far.
+    pub(super) fn flush_window(&mut self) -> Result<()> {
+        self.check_cancelled()?;
+        self.window_bytes = 0;
+        let window = std::mem::take(&mut self.window);
+        let parts = small_parts(self.repo.store(), window).at(self.repo.path())?;
+        self.append_parts(parts)
+    }
+}
+
+/// Reads a file whose compression may be undone into memory; it may be larger than what is
+/// otherwise held there.
+fn into_memory(payload: NewPayload) -> Result<NewPayload> {
+    let (Content::Foreign(path) | Content::Spooled(path)) = &payload.content else {
+        return Ok(payload);
+    };
+    if payload.size > recode::MAX_SIZE || !recode::is_compressed_file(path).at(path)? {
+        return Ok(payload);
+    }
+    let bytes = std::fs::read(path).at(path)?;
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    if digest != *payload.id.as_bytes() {
+        return Err(Error::InputChanged { path: path.clone() });
+    }
+    Ok(NewPayload {
+        content: Content::Bytes(bytes),
+        ..payload
+    })
+}
+
+fn undo(payload: &NewPayload) -> Option<Undone> {
+    match &payload.content {
+        Content::Bytes(bytes) if payload.size <= recode::MAX_SIZE => recode::undo(bytes),
+        _ => None,
+    }
+}

@@ -1,0 +1,320 @@
+//! Payloads by name: from their parts, or by the recipe that makes them from others.
+
+use super::{Found, Store};
+use crate::compress::decompress_with_prefix;
+use crate::error::{Error, Result};
+use crate::id::PayloadId;
+use crate::index::Location;
+use crate::pack::delta::DeltaHead;
+use crate::pack::reader::DecodedBlock;
+use crate::pack::recipe::{Piece, Recipe};
+use crate::pack::{BlockClass, EntryKind, GROUPED_MAX, Key, extent_size, part_count};
+use crate::recode;
+
+/// How deep entries may need each other: recompression of a concatenation of deltas of plain
+/// parts, and one to spare. Deeper nesting, or a circle, is damage.
+const MAX_NESTING: u32 = 5;
+
+/// The key of a part of a payload.
+pub(crate) fn part_key(id: &PayloadId, part: u32) -> Key {
+    Key {
+        part,
+        ..Key::new(EntryKind::Payload, *id.as_bytes())
+    }
+}
+
+/// The key of a payload's recipe.
+pub(crate) fn recipe_key(id: &PayloadId) -> Key {
+    Key::new(EntryKind::Recipe, *id.as_bytes())
+}
+
+/// The keys of the parts of a payload.
+pub(crate) fn part_keys(id: &PayloadId, size: u64) -> impl Iterator<Item = Key> + use<> {
+    let id = *id;
+    (0..part_count(size) as u32).map(move |part| part_key(&id, part))
+}
+
+/// The part of a payload that holds an offset: its number, where it begins, and its length.
+fn part_at(size: u64, at: u64) -> (u32, u64, u64) {
+    if size <= GROUPED_MAX {
+        return (0, 0, size);
+    }
+    let step = extent_size(size);
+    let part = at / step;
+    let start = part * step;
+    let number = u32::try_from(part).unwrap_or(u32::MAX);
+    (number, start, step.min(size - start))
+}
+
+impl Store {
+    /// Reads payload bytes at an offset, as many as there are up to the length of `buf`.
+    pub(crate) fn read_payload(
+        &self,
+        id: &PayloadId,
+        size: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize> {
+        self.read_nested(Piece { id: *id, size }, offset, buf, 0)
+    }
+
+    fn read_nested(&self, of: Piece, offset: u64, buf: &mut [u8], nesting: u32) -> Result<usize> {
+        let wanted = (buf.len() as u64).min(of.size.saturating_sub(offset)) as usize;
+        let mut done = 0;
+        while done < wanted {
+            let at = offset + done as u64;
+            done += self.read_some(of, at, &mut buf[done..wanted], nesting)?;
+        }
+        Ok(done)
+    }
+
+    /// Reads from the one part or piece that holds the offset; at least one byte.
+    fn read_some(&self, of: Piece, at: u64, buf: &mut [u8], nesting: u32) -> Result<usize> {
+        let (part, start, len) = part_at(of.size, at);
+        let key = part_key(&of.id, part);
+        let skip = (at - start) as usize;
+        let whole = of.size > GROUPED_MAX && skip == 0 && buf.len() as u64 >= len;
+        let Some(found) = self.get_nested(&key, !whole, nesting)? else {
+            return self.read_by_recipe(of, at, buf, nesting);
+        };
+        let bytes = found.bytes();
+        if bytes.len() as u64 != len {
+            let detail = format!(
+                "payload {} part {part} has {} bytes, not {len}",
+                of.id,
+                bytes.len()
+            );
+            return Err(self.corrupt(detail));
+        }
+        Ok(copy_from(bytes, skip, buf))
+    }
+
+    fn read_by_recipe(&self, of: Piece, at: u64, buf: &mut [u8], nesting: u32) -> Result<usize> {
+        let found = self.get_stored(&recipe_key(&of.id), true)?;
+        let (at_pack, found) = found.ok_or(Error::MissingPayload { id: of.id })?;
+        self.check_nesting(&of.id, nesting)?;
+        let recipe = Recipe::decode(found.bytes())
+            .map_err(|what| self.corrupt(format!("recipe of payload {}: {what}", of.id)))?;
+        match recipe {
+            Recipe::Concat(concat) => {
+                let piece = concat.piece_at(at).filter(|_| concat.size() == of.size);
+                let (start, piece) = piece.ok_or_else(|| {
+                    self.corrupt(format!("recipe of payload {} has another size", of.id))
+                })?;
+                self.read_nested(piece, at - start, buf, nesting + 1)
+            }
+            Recipe::Recode { plain, how } => {
+                let whole = self.derived(&at_pack, nesting, true, || {
+                    self.recompress(of, plain, how, nesting + 1)
+                })?;
+                Ok(copy_from(whole.bytes(), at as usize, buf))
+            }
+        }
+    }
+
+    fn recompress(&self, of: Piece, plain: Piece, how: &[u8], nesting: u32) -> Result<Vec<u8>> {
+        let fail = |what: String| self.corrupt(format!("payload {}: {what}", of.id));
+        let fits = of.size <= recode::MAX_SIZE && plain.size <= recode::MAX_PLAIN;
+        if !fits {
+            return Err(fail("sizes of its recipe are out of range".into()));
+        }
+        let how = recode::Recipe::decode(how).map_err(|e| fail(e.to_string()))?;
+        let mut bytes = vec![0; plain.size as usize];
+        self.read_nested(plain, 0, &mut bytes, nesting)?;
+        recode::redo(&bytes, &how, of.size as usize).map_err(|e| fail(e.to_string()))
+    }
+
+    fn check_nesting(&self, id: &PayloadId, nesting: u32) -> Result<()> {
+        if nesting < MAX_NESTING {
+            return Ok(());
+        }
+        Err(self.corrupt(format!("payload {id} needs itself, or too many others")))
+    }
+
+    /// Finds an entry and decodes it, whatever it takes.
+    pub(super) fn get_nested(
+        &self,
+        key: &Key,
+        cached: bool,
+        nesting: u32,
+    ) -> Result<Option<Found>> {
+        let Some((at, stored)) = self.get_stored(key, cached)? else {
+            return Ok(None);
+        };
+        if stored.block.class != BlockClass::Delta {
+            return Ok(Some(stored));
+        }
+        let made = self.derived(&at, nesting, cached, || {
+            self.apply_delta(key, stored.bytes(), nesting + 1)
+        })?;
+        Ok(Some(made))
+    }
+
+    fn apply_delta(&self, key: &Key, record: &[u8], nesting: u32) -> Result<Vec<u8>> {
+        let id = PayloadId::from_bytes(key.id);
+        let fail = |what: String| self.corrupt(format!("payload {id} part {}: {what}", key.part));
+        self.check_nesting(&id, nesting)?;
+        let (head, frame) = DeltaHead::decode(record).map_err(|e| fail(e.to_owned()))?;
+        let base = Piece {
+            id: head.base,
+            size: head.base_size,
+        };
+        let mut window = vec![0; head.window as usize];
+        self.read_nested(base, head.offset, &mut window, nesting)?;
+        decompress_with_prefix(frame, &window, head.raw_len as usize)
+            .map_err(|e| fail(e.to_string()))
+    }
+
+    /// What an entry decodes to, by way of the cache.
+    ///
+    /// Only outermost entries wait for another thread that makes the same: entries that need each
+    /// other in a circle, in a damaged repository, would wait for themselves.
+    fn derived(
+        &self,
+        at: &Location,
+        nesting: u32,
+        cached: bool,
+        make: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Found> {
+        let key = (at.pack, at.offset, Some(at.entry));
+        let make = || make().map(DecodedBlock::derived);
+        let block = if nesting == 0 && cached {
+            self.cache.get_or_decode(key, make)?
+        } else if let Some(block) = self.cache.peek(&key) {
+            block
+        } else {
+            std::sync::Arc::new(make()?)
+        };
+        Ok(Found::first_of(block))
+    }
+
+    /// The keys under which a payload is stored: its parts, or its recipe.
+    pub(crate) fn keys_of(&self, id: &PayloadId, size: u64) -> Result<Vec<Key>> {
+        if self.locate(&part_key(id, 0))?.is_none() && self.locate(&recipe_key(id))?.is_some() {
+            return Ok(vec![recipe_key(id)]);
+        }
+        Ok(part_keys(id, size).collect())
+    }
+
+    /// The keys of the entries that decoding another one needs; none for what is stored plain.
+    pub(crate) fn needs(&self, key: &Key) -> Result<Vec<Key>> {
+        if key.kind == EntryKind::Payload && self.class_of(key)? != Some(BlockClass::Delta) {
+            return Ok(Vec::new());
+        }
+        let Some((_, found)) = self.get_stored(key, true)? else {
+            return Ok(Vec::new());
+        };
+        let fail = |what: &str| self.corrupt(format!("entry of payload {}: {what}", key.payload()));
+        if found.block.class == BlockClass::Delta {
+            let (head, _) = DeltaHead::decode(found.bytes()).map_err(fail)?;
+            return self.window_keys(&head);
+        }
+        if key.kind != EntryKind::Recipe {
+            return Ok(Vec::new());
+        }
+        let recipe = Recipe::decode(found.bytes()).map_err(fail)?;
+        let mut keys = Vec::new();
+        for piece in recipe.pieces() {
+            keys.extend(self.keys_of(&piece.id, piece.size)?);
+        }
+        Ok(keys)
+    }
+
+    /// The payloads that decoding an entry needs, whole or in part.
+    pub(crate) fn needed_payloads(&self, key: &Key) -> Result<Vec<Piece>> {
+        if key.kind != EntryKind::Recipe {
+            let is_delta = self.class_of(key)? == Some(BlockClass::Delta);
+            let base = if is_delta { self.base_of(key)? } else { None };
+            return Ok(base.into_iter().collect());
+        }
+        let found = self.get_stored(key, true)?;
+        let recipe = found.and_then(|(_, found)| {
+            let recipe = Recipe::decode(found.bytes()).ok()?;
+            Some(recipe.pieces().into_iter().collect())
+        });
+        Ok(recipe.unwrap_or_default())
+    }
+
+    /// What a delta record decodes to.
+    pub(crate) fn decode_delta(&self, key: &Key, record: &[u8]) -> Result<Vec<u8>> {
+        self.apply_delta(key, record, 0)
+    }
+
+    /// What a delta against this payload is to be made against, as a delta's base has none itself:
+    /// the payload, or its own base; `None` for what is made by recompression or missing.
+    pub(crate) fn plain_base(&self, of: Piece) -> Result<Option<Piece>> {
+        if self.locate(&part_key(&of.id, 0))?.is_some() {
+            for key in part_keys(&of.id, of.size) {
+                if self.class_of(&key)? == Some(BlockClass::Delta) {
+                    return self.base_of(&key);
+                }
+            }
+            return Ok(Some(of));
+        }
+        let Some((_, found)) = self.get_stored(&recipe_key(&of.id), true)? else {
+            return Ok(None);
+        };
+        let Ok(Recipe::Concat(_)) = Recipe::decode(found.bytes()) else {
+            return Ok(None);
+        };
+        for key in self.needs(&recipe_key(&of.id))? {
+            if key.kind == EntryKind::Recipe || self.class_of(&key)? == Some(BlockClass::Delta) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(of))
+    }
+
+    /// The plain form of a payload that is stored by how it is compressed again; else itself.
+    pub(crate) fn plain_form(&self, of: Piece) -> Result<Option<Piece>> {
+        let Some((_, found)) = self.get_stored(&recipe_key(&of.id), true)? else {
+            return Ok(Some(of));
+        };
+        match Recipe::decode(found.bytes()) {
+            Ok(Recipe::Recode { plain, .. }) => Ok(Some(plain)),
+            _ => Ok(Some(of)),
+        }
+    }
+
+    fn base_of(&self, key: &Key) -> Result<Option<Piece>> {
+        let Some((_, found)) = self.get_stored(key, true)? else {
+            return Ok(None);
+        };
+        let head = DeltaHead::decode(found.bytes()).ok();
+        Ok(head.map(|(head, _)| Piece {
+            id: head.base,
+            size: head.base_size,
+        }))
+    }
+
+    /// What the block that holds an entry is, without reading it.
+    fn class_of(&self, key: &Key) -> Result<Option<BlockClass>> {
+        match self.locate(key)? {
+            Some(at) => self.pack(&at.pack)?.class_at(at.offset).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn window_keys(&self, head: &DeltaHead) -> Result<Vec<Key>> {
+        let keys = self.keys_of(&head.base, head.base_size)?;
+        if keys
+            .first()
+            .is_some_and(|key| key.kind == EntryKind::Recipe)
+            || head.window == 0
+        {
+            return Ok(keys);
+        }
+        let (first, ..) = part_at(head.base_size, head.offset);
+        let (last, ..) = part_at(head.base_size, head.offset + u64::from(head.window) - 1);
+        Ok((first..=last)
+            .map(|part| part_key(&head.base, part))
+            .collect())
+    }
+}
+
+fn copy_from(bytes: &[u8], skip: usize, buf: &mut [u8]) -> usize {
+    let rest = bytes.get(skip..).unwrap_or_default();
+    let n = buf.len().min(rest.len());
+    buf[..n].copy_from_slice(&rest[..n]);
+    n
+}
