@@ -90,7 +90,7 @@ fn an_update_takes_a_fraction_of_what_changed_and_reads_the_same() {
         assert_reads_anywhere(&repo, &second.0, path, bytes);
     }
     let report = fsck(&repo, Level::Deep, &Silent).unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.problems, []);
 }
 
 #[test]

@@ -681,7 +681,8 @@ fn fsck_names_the_paths_that_damage_hits() {
     let repo = Repository::open(&scene.copy()).unwrap();
     for level in [Level::Data, Level::Deep] {
         let found = fsck(&repo, level, &Silent).unwrap().problems;
-        let block = found.iter().find(|p| p.kind == ProblemKind::Block).unwrap();
+        let block = found.iter().find(|p| p.kind == ProblemKind::Block);
+        let block = block.unwrap_or_else(|| panic!("{found:?}"));
         assert!(block.pack.is_some() && block.offset.is_some() && block.object.is_some());
         assert!(!block.paths.is_empty(), "{block:?}");
         // Exactly those that cannot be read.
@@ -713,7 +714,8 @@ fn fsck_names_the_paths_that_damage_hits() {
         ..FsckOptions::default()
     };
     let found = fsck(&repo, one, &Silent).unwrap().problems;
-    let block = found.iter().find(|p| p.kind == ProblemKind::Block).unwrap();
+    let block = found.iter().find(|p| p.kind == ProblemKind::Block);
+    let block = block.unwrap_or_else(|| panic!("{found:?}"));
     assert_eq!(block.paths.len(), 1);
     assert!(block.more_paths > 0, "both commits have the file");
 }

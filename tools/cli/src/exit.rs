@@ -99,7 +99,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (USAGE, "the command line is wrong"),
     (
         PROBLEMS,
-        "the command went to its end, and problems were found (`fsck`)",
+        "the command went to its end, and problems were found or remain (`fsck`, `repair`)",
     ),
     (NO_REPOSITORY, "the directory is no repository"),
     (
@@ -187,7 +187,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Engine::UnsupportedFormat { .. } => "use a newer version of grove",
         Engine::Locked { .. } => "try again when the other process has finished",
         Engine::Corrupt { .. } | Engine::MalformedObject { .. } => {
-            "'grove fsck' lists everything that is damaged"
+            "'grove fsck' lists everything that is damaged, 'grove repair' mends what can be mended"
         }
         Engine::MissingObject { .. } | Engine::MissingPayload { .. } => {
             "'grove reindex' rebuilds the index from the packs; 'grove fsck' lists what is missing"

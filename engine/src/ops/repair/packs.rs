@@ -182,6 +182,8 @@ impl<'a> PackRepair<'a> {
             check_cancelled(self.monitor)?;
             let is_meta = pack.salvage.meta;
             let staged = write(repo, pack, &staging)?;
+            // The same name says that every block is there, whatever a scan passed over.
+            pack.salvage.unknown &= !staged.iter().any(|made| made.id == pack.id);
             if is_meta {
                 meta.extend(staged);
             } else {

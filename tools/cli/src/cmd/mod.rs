@@ -45,6 +45,7 @@ verbs! {
     Diff => diff,
     Stats => stats,
     Fsck => fsck,
+    Repair => repair,
     Prune => prune,
     Reindex => reindex,
     Completion => completion,
