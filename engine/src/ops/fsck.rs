@@ -139,6 +139,11 @@ pub fn fsck(
     let without = |id: &&PackId| !parity::path_of(&repo.store().paths().pack(id)).exists();
     report.without_parity = ids.iter().filter(without).count() as u64;
     fill_in(repo, &commits, &mut problems, options.paths);
+    // Reading an object fails for the same reason as reading its block.
+    let is_place = |p: &Problem| matches!(p.kind, ProblemKind::Block | ProblemKind::Pack);
+    let places = problems.iter().filter(|p| is_place(p));
+    let places: HashSet<String> = places.map(|p| p.detail.clone()).collect();
+    problems.retain(|p| is_place(p) || !places.contains(&p.detail));
     let order = |p: &Problem| (p.kind, p.detail.clone(), p.pack.is_none());
     problems.sort_by_cached_key(order);
     problems.dedup_by(|b, a| a.detail == b.detail);
