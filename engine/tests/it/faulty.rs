@@ -123,7 +123,11 @@ impl PowerCut {
                         state.synced.insert(from, len);
                     }
                 }
-                NameChange::Removed { path, kept } if undo => fs::rename(kept, path).unwrap(),
+                NameChange::Removed { path, kept } if undo => {
+                    // The directory's own removal is undone with it.
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::rename(kept, path).unwrap();
+                }
                 _ => {}
             }
         }

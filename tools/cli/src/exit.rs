@@ -149,7 +149,8 @@ fn engine_code(error: &Engine) -> u8 {
         Engine::Corrupt { .. }
         | Engine::MalformedObject { .. }
         | Engine::MissingObject { .. }
-        | Engine::MissingPayload { .. } => CORRUPT,
+        | Engine::MissingPayload { .. }
+        | Engine::Damaged { .. } => CORRUPT,
         Engine::Cancelled => INTERRUPTED,
         _ => FAILED,
     }
@@ -186,7 +187,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Engine::NotEmpty { .. } => "name an empty or a new directory",
         Engine::UnsupportedFormat { .. } => "use a newer version of grove",
         Engine::Locked { .. } => "try again when the other process has finished",
-        Engine::Corrupt { .. } | Engine::MalformedObject { .. } => {
+        Engine::Corrupt { .. } | Engine::MalformedObject { .. } | Engine::Damaged { .. } => {
             "'grove fsck' lists everything that is damaged, 'grove repair' mends what can be mended"
         }
         Engine::MissingObject { .. } | Engine::MissingPayload { .. } => {
