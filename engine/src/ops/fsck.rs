@@ -211,7 +211,7 @@ pub(crate) fn problem_of(bad: &Bad) -> Problem {
 }
 
 fn check_footers(repo: &Repository, ids: &[PackId]) -> Vec<Problem> {
-    let check = |id: &PackId| packs::check_footer(repo, id).err();
+    let check = |id: &PackId| packs::check_footer(repo, id);
     ids.par_iter().filter_map(check).collect()
 }
 

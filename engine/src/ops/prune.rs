@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::reach::{Reach, with_parents};
+use crate::compress::LEVEL;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
 use crate::id::{ObjectId, PackId};
@@ -292,7 +293,11 @@ fn copy_live(
             for entry in block.entries.iter().filter(|e| pack.live.contains(&e.key)) {
                 builder.push(entry.key, block.bytes(entry));
             }
-            series.append(repo, staging.path(), &builder.finish().at(repo.path())?)?;
+            series.append(
+                repo,
+                staging.path(),
+                &builder.finish(LEVEL).at(repo.path())?,
+            )?;
         }
     }
     Ok(())

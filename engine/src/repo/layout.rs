@@ -3,17 +3,18 @@
 //! Like next to like: by class, extension and base name. Measured on a desktop system this packs
 //! 4 % better than digest order, costs nothing and is deterministic.
 
-/// Sorts small payloads; ties are broken by the whole path.
+/// Sorts small payloads; ties are broken by the whole path, then by the place among pieces of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LayoutKey {
     class: u8,
     extension: Box<[u8]>,
     name: Box<[u8]>,
     path: Box<[u8]>,
+    sequence: u32,
 }
 
 impl LayoutKey {
-    pub(crate) fn new(path: &[u8]) -> Self {
+    pub(crate) fn new(path: &[u8], sequence: u32) -> Self {
         let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
         let extension = extension(name);
         Self {
@@ -21,6 +22,7 @@ impl LayoutKey {
             extension: extension.to_ascii_lowercase().into(),
             name: name.into(),
             path: path.into(),
+            sequence,
         }
     }
 }

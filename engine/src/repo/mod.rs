@@ -1,10 +1,11 @@
 //! The repository: opening, looking up, and beginning transactions.
 
 mod bases;
-mod delta;
+pub(crate) mod delta;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 pub(crate) mod meta;
+pub(crate) mod parts;
 mod payloads;
 mod resolve;
 pub(crate) mod restore;

@@ -5,11 +5,12 @@ use std::path::Path;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::ingest::{Content, InMemory, NewPayload, Part, Small};
-use super::ingest::{extents, extents_of_file, small_parts};
+use super::ingest::{Content, NewPayload};
 use super::layout::LayoutKey;
+use super::parts::{InMemory, Part, Small, extents, extents_of_file, small_parts};
 use super::split;
 use super::transaction::Transaction;
+use crate::compress::LEVEL;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
 use crate::pack::delta::DELTA_TARGET;
@@ -47,7 +48,7 @@ impl Transaction<'_> {
                 None => self.put_payload(payload, &mut large)?,
             }
         }
-        let parts = extents(self.repo.store(), &large).at(self.repo.path())?;
+        let parts = extents(self.repo.store(), &large, LEVEL).at(self.repo.path())?;
         self.append_parts(parts)?;
         if self.window_bytes >= WINDOW_TARGET {
             self.flush_window()?;
@@ -76,11 +77,12 @@ impl Transaction<'_> {
             size: plain.size,
             content: Content::Bytes(undone.plain),
             hint: split::stem(&payload.hint).to_vec(),
+            sequence: 0,
             base,
         };
         let mut large = Vec::new();
         self.put_payload(plain, &mut large)?;
-        let parts = extents(self.repo.store(), &large).at(self.repo.path())?;
+        let parts = extents(self.repo.store(), &large, LEVEL).at(self.repo.path())?;
         self.append_parts(parts)
     }
 
@@ -95,6 +97,7 @@ impl Transaction<'_> {
             size,
             content,
             hint,
+            sequence,
             base,
         } = payload;
         match content {
@@ -111,13 +114,13 @@ impl Transaction<'_> {
                     large.push(payload);
                 } else {
                     self.window_bytes += payload.bytes.len();
-                    let order = LayoutKey::new(&hint);
+                    let order = LayoutKey::new(&hint, sequence);
                     self.window.push(Small { order, payload });
                 }
             }
-            Content::Foreign(path) => self.put_from_file(&path, &id, size, base)?,
+            Content::Foreign(path) => self.put_from_file(&path, &hint, Piece { id, size }, base)?,
             Content::Spooled(path) => {
-                self.put_from_file(&path, &id, size, base)?;
+                self.put_from_file(&path, &hint, Piece { id, size }, base)?;
                 std::fs::remove_file(&path).at(&path)?;
             }
         }
@@ -130,7 +133,7 @@ impl Transaction<'_> {
         id: &PayloadId,
         hint: &[u8],
         bytes: &[u8],
-        cuts: &[split::Cut<'_>],
+        cuts: &[split::Cut],
     ) -> Result<()> {
         let pieces: Vec<Piece> = cuts
             .par_iter()
@@ -146,16 +149,15 @@ impl Transaction<'_> {
                 continue;
             }
             self.pending.insert(part_key(&piece.id, 0));
-            let hint = cut.name.unwrap_or(hint).to_vec();
+            let name = cut.name.as_deref();
             batch_bytes += piece.size;
             batch.push(NewPayload {
                 id: piece.id,
                 size: piece.size,
                 content: Content::Bytes(bytes[cut.range.clone()].to_vec()),
-                base: cut
-                    .name
-                    .and_then(|name| self.older_version(name, piece.size)),
-                hint,
+                base: name.and_then(|name| self.older_version(name, piece.size)),
+                hint: name.unwrap_or(hint).to_vec(),
+                sequence: batch.len() as u32,
             });
             if batch_bytes >= BATCH {
                 batch_bytes = 0;
@@ -169,16 +171,62 @@ impl Transaction<'_> {
     fn put_from_file(
         &mut self,
         path: &Path,
-        id: &PayloadId,
-        size: u64,
+        hint: &[u8],
+        Piece { id, size }: Piece,
         base: Option<Piece>,
     ) -> Result<()> {
+        let chunked = base.is_none() && self.repo.allows_derived();
+        if chunked && split::is_chunked_file(path, size)? {
+            return self.put_chunks_of_file(path, hint, &id);
+        }
         let store = self.repo.store();
         let base = base.and_then(|base| store.plain_base(base).ok().flatten());
-        extents_of_file(store, path, (id, size, base), |part| {
+        extents_of_file(store, path, (&id, size, base), |part| {
             self.check_cancelled()?;
             self.append_part(part)
         })
+    }
+
+    fn put_chunks_of_file(&mut self, path: &Path, hint: &[u8], id: &PayloadId) -> Result<()> {
+        let mut whole = Sha256::new();
+        let mut pieces = Vec::new();
+        let mut batch = Vec::new();
+        let mut batch_bytes = 0;
+        for chunk in split::chunks_of_file(path)? {
+            let chunk = chunk?;
+            whole.update(&chunk);
+            let piece = Piece {
+                id: PayloadId::of(&chunk),
+                size: chunk.len() as u64,
+            };
+            pieces.push(piece);
+            if self.has_payload(&piece.id, piece.size)? {
+                continue;
+            }
+            self.pending.insert(part_key(&piece.id, 0));
+            batch_bytes += piece.size;
+            batch.push(NewPayload {
+                id: piece.id,
+                size: piece.size,
+                content: Content::Bytes(chunk),
+                hint: hint.to_vec(),
+                sequence: pieces.len() as u32,
+                base: None,
+            });
+            if batch_bytes >= BATCH {
+                batch_bytes = 0;
+                self.check_cancelled()?;
+                self.put_payloads(std::mem::take(&mut batch))?;
+            }
+        }
+        self.put_payloads(batch)?;
+        let digest: [u8; 32] = whole.finalize().into();
+        if digest != *id.as_bytes() {
+            return Err(Error::InputChanged {
+                path: path.to_owned(),
+            });
+        }
+        self.put_recipe(id, &encode_concat(&pieces))
     }
 
     pub(super) fn append_parts(&mut self, parts: Vec<Part>) -> Result<()> {
@@ -222,7 +270,7 @@ impl Transaction<'_> {
         self.check_cancelled()?;
         self.window_bytes = 0;
         let window = std::mem::take(&mut self.window);
-        let parts = small_parts(self.repo.store(), window).at(self.repo.path())?;
+        let parts = small_parts(self.repo.store(), window, LEVEL).at(self.repo.path())?;
         self.append_parts(parts)
     }
 }

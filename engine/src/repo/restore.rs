@@ -4,10 +4,11 @@ use std::io::Read;
 use std::path::Path;
 
 use super::encode_record;
-use super::ingest::{Content, Hasher, InMemory, NewFile, Small};
-use super::ingest::{extents, extents_of_file};
+use super::ingest::{Content, Hasher, NewFile};
 use super::layout::LayoutKey;
+use super::parts::{InMemory, Small, extents, extents_of_file};
 use super::transaction::Transaction;
+use crate::compress::LEVEL;
 use crate::error::{IoResultExt, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::pack::recipe::Piece;
@@ -82,11 +83,12 @@ impl Transaction<'_> {
                     base: None,
                 };
                 if !small {
-                    let parts = extents(self.repo.store(), &[payload]).at(self.repo.path())?;
+                    let parts = extents(self.repo.store(), &[payload], LEVEL);
+                    let parts = parts.at(self.repo.path())?;
                     return self.append_parts(parts);
                 }
                 self.window_bytes += payload.bytes.len();
-                let order = LayoutKey::new(hint);
+                let order = LayoutKey::new(hint, 0);
                 self.window.push(Small { order, payload });
                 if self.window_bytes >= WINDOW {
                     self.flush_window()?;

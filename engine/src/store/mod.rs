@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::id::PackId;
 use crate::index::set::{Index, IndexPaths};
 use crate::index::{Location, ObjectIndex};
-use crate::pack::BlockClass;
 use crate::pack::Key;
 use crate::pack::reader::{DecodedBlock, Entry, PackReader};
 

@@ -141,7 +141,7 @@ impl Store {
         let Some((at, stored)) = self.get_stored(key, cached)? else {
             return Ok(None);
         };
-        if stored.block.class != BlockClass::Delta {
+        if stored.block.class != BlockClass::Delta || key.kind != EntryKind::Payload {
             return Ok(Some(stored));
         }
         let made = self.derived(&at, nesting, cached, || {
@@ -198,19 +198,21 @@ impl Store {
 
     /// The keys of the entries that decoding another one needs; none for what is stored plain.
     pub(crate) fn needs(&self, key: &Key) -> Result<Vec<Key>> {
-        if key.kind == EntryKind::Payload && self.class_of(key)? != Some(BlockClass::Delta) {
+        let derived = match key.kind {
+            EntryKind::Recipe => true,
+            EntryKind::Payload => self.class_of(key)? == Some(BlockClass::Delta),
+            _ => false,
+        };
+        if !derived {
             return Ok(Vec::new());
         }
         let Some((_, found)) = self.get_stored(key, true)? else {
             return Ok(Vec::new());
         };
         let fail = |what: &str| self.corrupt(format!("entry of payload {}: {what}", key.payload()));
-        if found.block.class == BlockClass::Delta {
+        if key.kind != EntryKind::Recipe {
             let (head, _) = DeltaHead::decode(found.bytes()).map_err(fail)?;
             return self.window_keys(&head);
-        }
-        if key.kind != EntryKind::Recipe {
-            return Ok(Vec::new());
         }
         let recipe = Recipe::decode(found.bytes()).map_err(fail)?;
         let mut keys = Vec::new();

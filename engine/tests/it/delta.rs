@@ -130,3 +130,51 @@ fn what_has_nothing_in_common_is_stored_plain() {
     assert!(second.stored_bytes.abs_diff(first.stored_bytes) < 2000);
     assert_eq!(list_commit(&repo, &id).unwrap(), list_dir(&tree));
 }
+
+/// A cpio archive as in an initramfs.
+fn cpio(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, bytes) in files.iter().chain(&[("TRAILER!!!", &b""[..])]) {
+        let mut fields = [0usize; 13];
+        (fields[6], fields[11]) = (bytes.len(), name.len() + 1);
+        out.extend_from_slice(b"070701");
+        out.extend(fields.iter().flat_map(|n| format!("{n:08X}").into_bytes()));
+        out.extend_from_slice(name.as_bytes());
+        out.push(0);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out.extend_from_slice(bytes);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    out
+}
+
+#[test]
+fn members_of_an_archive_are_shared_with_files_and_large_data_with_its_shifted_self() {
+    let dir = tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    let repo = Repository::init(&dir.path().join("repo")).unwrap();
+    let (a, b) = (noise(1, 700_000), noise(2, 900_000));
+    let archive = cpio(&[("usr/a", &a), ("usr/b", &b)]);
+    write(&tree, "boot/initramfs", &archive);
+    let data = noise(3, 40_000_000);
+    write(&tree, "usr/data", &data);
+    let first = commit_dir(&repo, "os", &tree).unwrap();
+    write(&tree, "usr/a", &a);
+    write(&tree, "usr/b", &b);
+    fs::remove_file(tree.join("usr/data")).unwrap();
+    let shifted = [b"inserted", &data[..]].concat();
+    write(&tree, "other/name-of-it", &shifted);
+    // Without a parent: nothing is a delta.
+    let second = commit_dir(&repo, "fresh", &tree).unwrap();
+    assert!(second.2.stored_bytes < 400_000, "{:?}", second.2);
+    for (id, path, wanted) in [
+        (first.0, "boot/initramfs", &archive),
+        (first.0, "usr/data", &data),
+        (second.0, "other/name-of-it", &shifted),
+    ] {
+        assert_reads_anywhere(&repo, &id, path, wanted);
+    }
+    assert_eq!(list_commit(&repo, &second.0).unwrap(), list_dir(&tree));
+    let report = fsck(&repo, Level::Deep, &Silent).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+}

@@ -69,16 +69,18 @@ pub(crate) fn check_units(
         if monitor.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        Ok(check_unit(repo, &unit.key, monitor).err())
+        Ok(check_unit(repo, &unit.key, monitor)
+            .err()
+            .map(|found| *found))
     };
     let units = units.par_iter().with_max_len(64);
     let found: Result<Vec<Option<Problem>>> = units.map(check).collect();
     Ok(found?.into_iter().flatten().collect())
 }
 
-fn check_unit(repo: &Repository, unit: &Key, monitor: &dyn Monitor) -> Result<(), Problem> {
+fn check_unit(repo: &Repository, unit: &Key, monitor: &dyn Monitor) -> Result<(), Box<Problem>> {
     let id = ObjectId::from_bytes(unit.id);
-    let problem = |kind, error: &Error, key| Problem::of(kind, error).about(vec![key]);
+    let problem = |kind, error: &Error, key| Box::new(Problem::of(kind, error).about(vec![key]));
     let kind = match unit.kind {
         EntryKind::Commit => ObjectKind::Commit,
         EntryKind::Dirtree => ObjectKind::Dirtree,

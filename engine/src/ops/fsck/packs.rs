@@ -21,10 +21,10 @@ struct Place {
 }
 
 /// Opens a pack and reads its footer.
-pub(super) fn check_footer(repo: &Repository, id: &PackId) -> Result<(), Problem> {
+pub(super) fn check_footer(repo: &Repository, id: &PackId) -> Option<Problem> {
     let read = repo.store().pack(id).and_then(|pack| pack.footer());
-    read.map(drop)
-        .map_err(|error| Problem::of(ProblemKind::Pack, &error).in_pack(*id, None))
+    let error = read.err()?;
+    Some(Problem::of(ProblemKind::Pack, &error).in_pack(*id, None))
 }
 
 /// Reads every block of a pack, and its parity file. Problems have no keys yet where only the

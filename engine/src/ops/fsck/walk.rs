@@ -66,16 +66,16 @@ pub(crate) fn walk(
         } else {
             repo.file(id)
         };
-        file.map_err(|error| Bad::object(key, error))
+        file.map_err(|error| Box::new(Bad::object(key, error)))
     };
     let mut payloads: HashSet<(PayloadId, u64)> = HashSet::new();
     for chunk in files.chunks(1 << 16) {
         stop_if_cancelled(monitor)?;
-        let loaded: Vec<Result<FileObject, Bad>> = chunk.par_iter().map(load).collect();
+        let loaded: Vec<Result<FileObject, Box<Bad>>> = chunk.par_iter().map(load).collect();
         for file in loaded {
             match file {
                 Ok(file) => payloads.extend(file.payload.map(|id| (id, file.size))),
-                Err(error) => bad.push(error),
+                Err(found) => bad.push(*found),
             }
         }
     }

@@ -110,13 +110,14 @@ impl<'r> Found<'r> {
             ObjectKind::Dirmeta => EntryKind::Dirmeta,
             ObjectKind::File => return Ok(()),
         };
-        if self.wanted.objects.contains(&(kind, id)) && self.objects.insert((kind, id)) {
-            if let Some(txn) = &mut self.txn {
+        let is_new = self.wanted.objects.contains(&(kind, id)) && self.objects.insert((kind, id));
+        match &mut self.txn {
+            Some(txn) if is_new => {
                 let done = txn.restore_object(entry, bytes);
-                done.inspect_err(|_| self.poisoned = true)?;
+                done.inspect_err(|_| self.poisoned = true)
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes a file with the `size` bytes of its payload; without `header`, only the payload.

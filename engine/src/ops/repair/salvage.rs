@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 
-use crate::compress::Codec;
+use crate::compress::{Codec, LEVEL};
 use crate::error::{IoResultExt, Result};
 use crate::id::{ObjectId, PackId, PayloadId};
 use crate::pack::reader::PackReader;
@@ -60,7 +60,7 @@ impl Kept {
                 if class == BlockClass::Delta {
                     return Ok(builder.finish_raw());
                 }
-                builder.finish().at(path)
+                builder.finish(LEVEL).at(path)
             }
         }
     }
@@ -274,11 +274,11 @@ fn candidates(layout: &Layout) -> Vec<Vec<std::ops::Range<usize>>> {
     back.reverse();
     (0..layout.table.len())
         .map(|n| {
-            let mut ranges = vec![front[n]..front[n + 1]];
-            if let (Some(start), Some(end)) = (back[n], back[n + 1]) {
-                ranges.push(start..end);
-            }
-            ranges.extend(back[n + 1].map(|end| front[n]..end));
+            let from_back = back[n].zip(back[n + 1]).map(|(start, end)| start..end);
+            let gap = back[n + 1].map(|end| front[n]..end);
+            let from_front = Some(front[n]..front[n + 1]);
+            let ranges = [from_front, from_back, gap].into_iter().flatten();
+            let mut ranges: Vec<std::ops::Range<usize>> = ranges.collect();
             ranges.retain(|range| range.start <= range.end && range.end <= layout.raw_len);
             ranges.dedup();
             ranges

@@ -219,7 +219,8 @@ impl DirectorySource {
         found: &mut Found<'_>,
     ) -> Result<Option<ObjectId>> {
         let whole = wanted.wants(ObjectKind::File) || wanted.wants(ObjectKind::Dirtree);
-        if !meta.is_file() && !(whole && meta.is_symlink()) {
+        let of_use = meta.is_file() || whole && meta.is_symlink();
+        if !of_use {
             return Ok(None);
         }
         if !whole && !wanted.may_want(meta.len()) {

@@ -292,7 +292,7 @@ fn store_files(
         let path = relative(file);
         let small = file.stamp.size <= GROUPED_MAX;
         (
-            small.then(|| LayoutKey::new(path.as_bytes())).ok_or(()),
+            small.then(|| LayoutKey::new(path.as_bytes(), 0)).ok_or(()),
             path,
         )
     });
