@@ -16,6 +16,7 @@ mod look;
 mod mount;
 mod ostree;
 mod readme;
+mod storm;
 mod upkeep;
 
 /// A file that is not named above would not be tested.
