@@ -5,10 +5,11 @@ pub(crate) mod delta;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 mod locks;
-mod meta;
+pub(crate) mod meta;
 pub(crate) mod parts;
 mod payloads;
 mod resolve;
+pub(crate) mod restore;
 mod split;
 pub(crate) mod transaction;
 
@@ -40,7 +41,7 @@ pub struct Repository {
 }
 
 /// Directories of a repository, made by `init`.
-const DIRECTORIES: [&str; 5] = ["packs", "index", "cache", "staging", "leases"];
+pub(crate) const DIRECTORIES: [&str; 5] = ["packs", "index", "cache", "staging", "leases"];
 
 /// Size of the fixed part of a file record: payload size and payload id.
 const RECORD_HEAD: usize = 8 + PayloadId::LEN;
@@ -113,6 +114,21 @@ impl Repository {
         self.meta.check_writable(&self.path)
     }
 
+    /// Whether packs get a parity file when they are published.
+    pub fn has_parity(&self) -> bool {
+        self.meta.has_parity()
+    }
+
+    /// Switches parity files for future packs on or off.
+    pub fn set_parity(&mut self, parity: bool) -> Result<()> {
+        self.check_writable()?;
+        self.meta.set_parity(&self.path, &*self.storage, parity)
+    }
+
+    pub(crate) fn refs_file(&self) -> &RefsFile {
+        &self.refs
+    }
+
     /// All refs.
     pub fn refs(&self) -> Result<Refs> {
         self.refs.load()
@@ -164,6 +180,16 @@ impl Repository {
             .store
             .locate(&Key::new(entry_kind(kind), *id.as_bytes()))?
             .is_some())
+    }
+
+    /// Whether every part of a payload is in the repository.
+    pub(crate) fn contains_payload(&self, id: &PayloadId, size: u64) -> Result<bool> {
+        for key in self.store.keys_of(id, size)? {
+            if self.store.locate(&key)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn find(&self, kind: ObjectKind, id: &ObjectId) -> Result<Found> {

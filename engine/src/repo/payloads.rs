@@ -229,13 +229,13 @@ impl Transaction<'_> {
         self.put_recipe(id, &encode_concat(&pieces))
     }
 
-    fn append_parts(&mut self, parts: Vec<Part>) -> Result<()> {
+    pub(super) fn append_parts(&mut self, parts: Vec<Part>) -> Result<()> {
         parts
             .into_iter()
             .try_for_each(|part| self.append_part(part))
     }
 
-    fn append_part(&mut self, part: Part) -> Result<()> {
+    pub(super) fn append_part(&mut self, part: Part) -> Result<()> {
         match part {
             Part::Plain(block) => self.append_block(&block),
             Part::Delta(key, record) => self.push_record(key, &record),

@@ -227,6 +227,26 @@ impl Store {
         Ok(keys)
     }
 
+    /// The payloads that decoding an entry needs, whole or in part.
+    pub(crate) fn needed_payloads(&self, key: &Key) -> Result<Vec<Piece>> {
+        if key.kind != EntryKind::Recipe {
+            let is_delta = self.class_of(key)? == Some(BlockClass::Delta);
+            let base = if is_delta { self.base_of(key)? } else { None };
+            return Ok(base.into_iter().collect());
+        }
+        let found = self.get_stored(key, true)?;
+        let recipe = found.and_then(|(_, found)| {
+            let recipe = Recipe::decode(found.bytes()).ok()?;
+            Some(recipe.pieces().into_iter().collect())
+        });
+        Ok(recipe.unwrap_or_default())
+    }
+
+    /// What a delta record decodes to.
+    pub(crate) fn decode_delta(&self, key: &Key, record: &[u8]) -> Result<Vec<u8>> {
+        self.apply_delta(key, record, 0)
+    }
+
     /// What a delta against this payload is to be made against, as a delta's base has none itself:
     /// the payload, or its own base; `None` for what is made by recompression or missing.
     pub(crate) fn plain_base(&self, of: Piece) -> Result<Option<Piece>> {

@@ -32,7 +32,7 @@ fn delete_ref(repo: &Repository, name: &str) {
 
 fn assert_sound(repo: &Repository) {
     let report = fsck(repo, Level::Deep, &Silent).unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
 
 #[test]
