@@ -31,7 +31,7 @@ use crate::pack::recipe::Piece;
 use crate::pack::writer::{Block, BlockBuilder, IndexRow, PackWriter, StagedPack};
 use crate::pack::{BlockClass, EntryKind, Key, MAX_RAW, META_TARGET, PACK_TARGET};
 use crate::refs::RefUpdate;
-use crate::repo::delta::MIN_SIZE;
+use crate::repo::delta::{MIN_SIZE, Older};
 use crate::store::payload::part_key;
 use crate::tree::{FileEntry, MutableTree, NewRecord};
 
@@ -238,7 +238,7 @@ impl<'r> Transaction<'r> {
                 id: payload,
                 size: file.size,
                 content: file.content,
-                base: self.older_version(&file.hint, file.size),
+                base: self.older_version(&file.hint, file.size).map(Older::from),
                 hint: file.hint,
                 sequence: 0,
             });
