@@ -52,6 +52,9 @@ pub(crate) fn doom<'a>(
     packs: impl IntoIterator<Item = &'a PackId>,
 ) -> Result<()> {
     let ids: Vec<String> = packs.into_iter().map(PackId::to_string).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
     let text = format!("{HEADER}\n{}\n{FOOTER}\n", ids.join("\n"));
     replace_file(storage, &list_path(repo), text.as_bytes())
 }

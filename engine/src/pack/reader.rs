@@ -145,6 +145,16 @@ impl PackReader {
         self.file.read_exact_at(buf, offset).at(&self.path)
     }
 
+    /// How many entries the pack has by what its end says; nothing is verified.
+    pub(crate) fn entry_count(&self) -> Result<u32> {
+        let end = self.size.checked_sub(TAIL_SIZE as u64);
+        let tail_at = end.ok_or_else(|| self.corrupt(0, "pack is truncated"))?;
+        let mut tail = [0; TAIL_SIZE];
+        self.read_exact_at(&mut tail, tail_at)?;
+        let tail = Tail::decode(&tail).ok_or_else(|| self.corrupt(tail_at, "no footer"))?;
+        Ok(tail.entries)
+    }
+
     /// The block table, verified against its checksum and the pack's name.
     pub(crate) fn footer(&self) -> Result<Vec<FooterRow>> {
         let end = self.size.checked_sub(TAIL_SIZE as u64);

@@ -1,11 +1,12 @@
 //! The repository: opening, looking up, and beginning transactions.
 
 mod bases;
-mod delta;
+pub(crate) mod delta;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 mod locks;
 mod meta;
+pub(crate) mod parts;
 mod payloads;
 mod resolve;
 mod split;

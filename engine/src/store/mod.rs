@@ -238,7 +238,7 @@ impl Store {
                 self.refresh()?;
                 Ok(true)
             }
-            Error::Corrupt { path, .. } if *path == self.paths.flat() => {
+            Error::Corrupt { path, .. } if self.paths.is_merged_file(path) => {
                 self.set_index(Index::rebuild(&self.paths, |_| ())?);
                 Ok(true)
             }

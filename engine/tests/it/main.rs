@@ -14,4 +14,5 @@ mod layering;
 mod objects;
 mod online;
 mod prune;
+mod repack;
 mod support;

@@ -6,6 +6,7 @@ use std::path::Path;
 use roaring::RoaringBitmap;
 
 use super::judge::Judged;
+use crate::compress::LEVEL;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
 use crate::id::PackId;
@@ -136,7 +137,7 @@ impl Round<'_> {
             match span.class {
                 // Compressed already, entry by entry.
                 BlockClass::Delta => builder.finish_raw(),
-                _ => builder.finish().at(self.repo.path())?,
+                _ => builder.finish(LEVEL).at(self.repo.path())?,
             }
         };
         series.append(self.repo, self.staging, &block)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
-use crate::compress::compress;
+use crate::compress::{LEVEL, compress};
 use crate::error::{IoResultExt, Result};
 use crate::id::{ObjectId, PackId, PayloadId};
 use crate::ops::reach::{EntrySet, PackMap, Span, is_plain};
@@ -247,7 +247,7 @@ fn sample(map: &PackMap, span: &Span) -> Result<(Bulk, u64)> {
     let mut alone = 0;
     for (entry, weight) in block.entries.iter().zip(weights) {
         let bytes = block.bytes(entry);
-        let (_, stored) = compress(bytes).at("a sample of grouped payloads")?;
+        let (_, stored) = compress(bytes, LEVEL).at("a sample of grouped payloads")?;
         bulk.add(bytes.len() as u64, weight);
         alone += (stored.len() + ENTRY_SIZE) as u64;
     }

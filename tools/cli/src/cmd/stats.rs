@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use grove_engine::ops::stats::stats;
 
+use super::compare;
 use crate::cli::Globals;
 use crate::exit::Result;
 use crate::json::JsonSwitch;
@@ -25,11 +26,14 @@ use crate::ui::SizeSwitch;
 ///
 /// The largest contents are those that take the most space on disk.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove stats\n  grove stats --commits\n  grove stats --json")]
+#[command(after_help = "Examples:\n  grove stats\n  grove stats --commits\n  grove stats --json\n  \
+    grove stats --compare /srv/june /srv/july")]
 pub struct Args {
     /// List every commit, not only the latest 12
     #[arg(long)]
     commits: bool,
+    #[command(flatten)]
+    compare: compare::CompareArgs,
     #[command(flatten)]
     sizes: SizeSwitch,
     #[command(flatten)]
@@ -38,6 +42,9 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    if args.compare.is_given() {
+        return compare::run(&args.compare, args.sizes, args.json, globals);
+    }
     let repo = globals.repository()?;
     let progress = globals.progress();
     let found = stats(&repo, &progress)?;

@@ -7,6 +7,7 @@ macro_rules! snapshot {
     };
 }
 
+mod compare;
 mod docs;
 mod env;
 mod errors;
