@@ -14,7 +14,7 @@ mod split;
 pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::{DiskStorage, Storage};
@@ -25,7 +25,7 @@ use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DecodeError, DirMeta, Dirtree, FileHeader, FileObject};
 use crate::pack::{EntryKind, Key, part_count};
 use crate::refs::{RefUpdate, Refs, RefsFile};
-use crate::store::{Found, Store};
+use crate::store::{Found, Store, lock};
 
 use self::meta::Meta;
 pub use self::transaction::Transaction;
@@ -38,6 +38,8 @@ pub struct Repository {
     storage: Arc<dyn Storage>,
     store: Store,
     refs: RefsFile,
+    /// The commits of the index that was scanned last.
+    commits: Mutex<Option<(Weak<Index>, Vec<ObjectId>)>>,
 }
 
 /// Directories of a repository, made by `init`.
@@ -83,6 +85,7 @@ impl Repository {
             storage,
             store: Store::open(path)?,
             refs: RefsFile::new(path),
+            commits: Mutex::default(),
             path: path.to_owned(),
         })
     }
@@ -158,13 +161,22 @@ impl Repository {
     /// Every commit in the repository, sorted.
     pub fn commits(&self) -> Result<Vec<ObjectId>> {
         self.store.refresh()?;
+        let index = self.store.index();
+        let mut known = lock(&self.commits);
+        if let Some((of, commits)) = known.as_ref()
+            && of.as_ptr() == Arc::as_ptr(&index)
+        {
+            return Ok(commits.clone());
+        }
         let mut commits = Vec::new();
-        self.store.index().for_each(&mut |key, _| {
+        index.for_each(&mut |key, _| {
             if key.kind == EntryKind::Commit {
                 commits.push(ObjectId::from_bytes(key.id));
             }
             Ok(())
         })?;
+        // As long as the reference is held, no other index has the same address.
+        *known = Some((Arc::downgrade(&index), commits.clone()));
         Ok(commits)
     }
 

@@ -153,7 +153,7 @@ fn what_later_versions_are_differences_to_stays_until_they_go() {
             .iter()
             .filter_map(|gone| gone.exclusive_bytes)
             .sum();
-        assert!(alone <= plan.gone_bytes && plan.gone_bytes == plan.dead_bytes);
+        assert!(alone <= plan.gone_bytes && plan.gone_bytes == plan.freed_bytes + plan.left_bytes);
         // The first holds the bases of all others.
         assert!(plan.gone_bytes < repo.stored().unwrap().0 / 4, "{gone:?}");
         let done = prune(&repo, &delete, &Silent).unwrap();
