@@ -16,6 +16,7 @@ mod look;
 mod mount;
 mod ostree;
 mod readme;
+mod repair;
 mod storm;
 mod upkeep;
 
