@@ -50,6 +50,15 @@ pub enum Error {
     /// Test input could not be built.
     #[error("cannot build the small trees")]
     Fixture(#[from] grove_fixtures::Error),
+    /// A step on an index failed.
+    #[error("{}", path.display())]
+    Index {
+        /// The repository or database.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: grove_engine::Error,
+    },
     /// A program that everything needs is missing.
     #[error("no {program} at {}: build it with 'cargo build --release', or name it with --grove", path.display())]
     NoProgram {

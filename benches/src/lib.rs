@@ -8,6 +8,7 @@ pub mod compare;
 pub mod error;
 pub mod machine;
 pub mod measure;
+pub mod plot;
 pub mod record;
 pub mod render;
 pub mod scenario;

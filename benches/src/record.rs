@@ -67,6 +67,12 @@ pub const HOLDS: &str = "holds";
 pub const FAILS: &str = "FAILS";
 /// Key of differences to a peer that are no failure.
 pub const DIFFERS: &str = "differs";
+/// Key of goals, met or missed.
+pub const GOAL: &str = "goal";
+/// Key of figures that are no column of a table.
+pub const FIGURE: &str = "figure";
+/// Note of rows that store one more release.
+pub const RELEASE: &str = "release";
 /// Key of what was left out.
 pub const LEFT_OUT: &str = "left out";
 

@@ -32,6 +32,10 @@ pub struct Tools {
     pub ostree: Option<Tool>,
     /// Borg, if it is installed.
     pub borg: Option<Tool>,
+    /// Casync, if it is installed.
+    pub casync: Option<Tool>,
+    /// Restic, if it is installed.
+    pub restic: Option<Tool>,
     /// What had to be left out, one line each.
     pub left_out: Vec<String>,
 }
@@ -40,8 +44,8 @@ impl Tools {
     /// Looks for `grove` where it is said to be, or beside this program, and for the peers in `PATH`.
     pub fn find(grove: Option<&Path>) -> Result<Self> {
         let mut left_out = Vec::new();
-        let mut peer = |name: &'static str| {
-            let version = Invocation::new(name).arg("--version").output();
+        let mut peer = |name: &'static str, ask: &str| {
+            let version = Invocation::new(name).arg(ask).output();
             if version.is_err() {
                 left_out.push(format!("{name} is not installed: its rows are left out"));
             }
@@ -51,11 +55,14 @@ impl Tools {
                 version: version_of(&version.ok()?),
             })
         };
-        let (ostree, borg) = (peer("ostree"), peer("borg"));
+        let (ostree, borg) = (peer("ostree", "--version"), peer("borg", "--version"));
+        let (casync, restic) = (peer("casync", "--version"), peer("restic", "version"));
         let tools = Self {
             grove: find_grove(grove)?,
             ostree,
             borg,
+            casync,
+            restic,
             left_out,
         };
         Ok(tools)
@@ -63,10 +70,9 @@ impl Tools {
 
     /// All that are there.
     pub fn all(&self) -> Vec<&Tool> {
-        [Some(&self.grove), self.ostree.as_ref(), self.borg.as_ref()]
-            .into_iter()
-            .flatten()
-            .collect()
+        let peers = [&self.ostree, &self.borg, &self.casync, &self.restic];
+        let peers = peers.into_iter().flatten();
+        std::iter::once(&self.grove).chain(peers).collect()
     }
 }
 

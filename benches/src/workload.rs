@@ -68,10 +68,13 @@ fn try_commit(
     options: &SourceOptions,
 ) -> grove_engine::Result<ObjectId> {
     let mut txn = repo.begin(&Silent)?;
+    let parent = repo.refs()?.map.get(REF).copied();
+    if let Some(parent) = &parent {
+        txn.set_parent(parent)?;
+    }
     let mut tree = MutableTree::default();
     add_dir(&mut txn, &mut tree, dir, options, &Silent)?;
     let (tree, meta) = txn.put_tree(&tree)?;
-    let parent = repo.refs()?.map.get(REF).copied();
     let id = txn.put_commit(&Commit {
         metadata: Metadata::default(),
         parent,

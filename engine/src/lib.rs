@@ -5,7 +5,7 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, anchors, compress, recode <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz
+//! id, anchors, compress, recode <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz, probe
 //! ```
 
 mod anchors;
@@ -22,6 +22,8 @@ pub mod monitor;
 pub mod object;
 pub mod ops;
 mod pack;
+#[doc(hidden)]
+pub mod probe;
 mod recode;
 pub mod refs;
 pub mod repo;

@@ -23,10 +23,14 @@ pub enum Phase {
     Checkout,
     /// Verifying; counted in bytes.
     Verify,
+    /// Working out what other ways of storing would need; counted in bytes.
+    Compare,
     /// Rebuilding the index; counted in packs.
     Reindex,
     /// Deleting and rewriting packs; counted in packs.
     Prune,
+    /// Rewriting packs; counted in bytes written.
+    Repack,
 }
 
 /// Receives progress; implementations must be cheap, they are called often and from many threads.

@@ -9,9 +9,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use grove_benches::error::At;
 use grove_benches::record::{FAILS, Record};
+use grove_benches::scenario::index::{self, INDEX};
 use grove_benches::scenario::mount::{READ, WALK};
 use grove_benches::scenario::{Options, Scenario, run};
-use grove_benches::{Result, measure, render, walk};
+use grove_benches::{Result, measure, plot, render, walk};
 
 /// Run whole commands of grove and of its peers side by side
 #[derive(Debug, Parser)]
@@ -35,6 +36,10 @@ enum Command {
     Fsck(Args),
     /// All of these
     All(Args),
+    /// Commit releases one after the other and weigh the repositories (--tree, or --months)
+    Store(StoreArgs),
+    /// Make, open and ask the index of a large repository (--rows)
+    Index(IndexArgs),
     /// Print docs/benchmarks.md, made of kept runs
     Report(ReportArgs),
 }
@@ -68,13 +73,52 @@ struct Args {
     /// The program to measure [default: grove beside this program]
     #[arg(long, value_name = "FILE")]
     grove: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct StoreArgs {
+    /// A release, as a directory; may be repeated, the oldest first
+    #[arg(long, value_name = "DIR", required_unless_present = "months")]
+    tree: Vec<PathBuf>,
+    /// Build this many releases of the small distribution
+    #[arg(long, conflicts_with = "tree", value_parser = clap::value_parser!(u32).range(1..))]
+    months: Option<u32>,
+    /// Build them in a smaller size
+    #[arg(long, requires = "months")]
+    small: bool,
+    /// The program to measure [default: grove beside this program]
+    #[arg(long, value_name = "FILE")]
+    grove: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct IndexArgs {
+    /// How many objects
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rows: u64,
+    /// How many rows for the embedded database alone [default: as many, at most a million]
+    #[arg(long)]
+    database_rows: Option<u64>,
+    /// The program to measure [default: grove beside this program]
+    #[arg(long, value_name = "FILE")]
+    grove: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
     /// Where to make repositories, below a new directory [default: the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     /// How often; the medians are printed
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Write raw.csv and summary.md to this directory
+    /// Write raw.csv, summary.md and plots to this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -113,6 +157,10 @@ fn own_child() -> Option<Result<ExitCode>> {
             Some(measure::help(Path::new(result), program, args).map(ExitCode::from))
         }
         [first, dir] if first == WALK => Some(walk::list(Path::new(dir)).map(answer)),
+        [first, args @ ..] if first == INDEX => Some(index::child(args).map(|said| {
+            println!("{said}");
+            ExitCode::SUCCESS
+        })),
         [first, dir] if first == READ => Some(walk::read(Path::new(dir)).map(answer)),
         _ => None,
     }
@@ -124,27 +172,34 @@ fn answer(found: walk::Manifest) -> ExitCode {
 }
 
 fn dispatch() -> Result<ExitCode> {
-    let (scenarios, args) = match Cli::parse().command {
-        Command::Commit(args) => (vec![Scenario::Commit], args),
-        Command::Rpms(args) => (vec![Scenario::Rpms], args),
-        Command::Mount(args) => (vec![Scenario::Mount], args),
-        Command::Checkout(args) => (vec![Scenario::Checkout], args),
-        Command::Fsck(args) => (vec![Scenario::Fsck], args),
-        Command::All(args) => (Scenario::ALL.to_vec(), args),
+    let (options, common) = match Cli::parse().command {
+        Command::Commit(args) => options(vec![Scenario::Commit], args),
+        Command::Rpms(args) => options(vec![Scenario::Rpms], args),
+        Command::Mount(args) => options(vec![Scenario::Mount], args),
+        Command::Checkout(args) => options(vec![Scenario::Checkout], args),
+        Command::Fsck(args) => options(vec![Scenario::Fsck], args),
+        Command::All(args) => options(Scenario::ALL.to_vec(), args),
+        Command::Store(args) => store_options(args),
+        Command::Index(args) => index_options(args),
         Command::Report(args) => return report(&args),
     };
-    let out = args.out.clone();
-    let record = run(&options(scenarios, args), &|line| eprintln!("{line}"))?;
+    let options = Options {
+        work: common.work,
+        runs: common.runs,
+        command: command_line(),
+        ..options
+    };
+    let record = run(&options, &|line| eprintln!("{line}"))?;
     print!("{}", render::text(&record));
-    if let Some(dir) = out {
+    if let Some(dir) = common.out {
         save(&record, &dir)?;
     }
     let failed = record.values(FAILS).next().is_some();
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-fn options(scenarios: Vec<Scenario>, args: Args) -> Options {
-    Options {
+fn options(scenarios: Vec<Scenario>, args: Args) -> (Options, Common) {
+    let options = Options {
         scenarios,
         tree: args.tree,
         second: args.second,
@@ -155,10 +210,32 @@ fn options(scenarios: Vec<Scenario>, args: Args) -> Options {
         ostree_repo: args.ostree_repo,
         rev: args.rev,
         grove: args.grove,
-        work: args.work,
-        runs: args.runs,
-        command: command_line(),
-    }
+        ..Options::default()
+    };
+    (options, args.common)
+}
+
+fn store_options(args: StoreArgs) -> (Options, Common) {
+    let options = Options {
+        scenarios: vec![Scenario::Store],
+        releases: args.tree,
+        months: args.months.unwrap_or(0),
+        small: args.small,
+        grove: args.grove,
+        ..Options::default()
+    };
+    (options, args.common)
+}
+
+fn index_options(args: IndexArgs) -> (Options, Common) {
+    let options = Options {
+        scenarios: vec![Scenario::Index],
+        rows: args.rows,
+        database_rows: args.database_rows.unwrap_or(args.rows.min(1_000_000)),
+        grove: args.grove,
+        ..Options::default()
+    };
+    (options, args.common)
 }
 
 /// This command line, without what does not matter to the figures.
@@ -173,6 +250,10 @@ fn command_line() -> String {
 fn save(record: &Record, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).at(dir)?;
     record.save(&dir.join("raw.csv"))?;
+    if let Some(svg) = plot::stored(record, &name(dir)) {
+        let path = dir.join("stored.svg");
+        fs::write(&path, svg).at(&path)?;
+    }
     let summary = dir.join("summary.md");
     fs::write(&summary, render::markdown(record, &name(dir))).at(&summary)
 }
@@ -205,9 +286,18 @@ How to make a run: `cargo build --release`, then `target/release/scenario all --
 fn report(args: &ReportArgs) -> Result<ExitCode> {
     let mut text = INTRODUCTION.to_owned();
     for dir in &args.run {
-        let record = Record::load(&dir.join("raw.csv"))?;
-        write!(text, "\n{}", render::markdown(&record, &name(dir)))
+        let (record, name) = (Record::load(&dir.join("raw.csv"))?, name(dir));
+        write!(text, "\n{}", render::markdown(&record, &name))
             .expect("because a string takes every write");
+        let svg = plot::stored(&record, &name);
+        if let (Some(svg), Some(output)) = (svg, &args.output) {
+            let plots = output.with_file_name("plots");
+            fs::create_dir_all(&plots).at(&plots)?;
+            let path = plots.join(format!("{name}.svg"));
+            fs::write(&path, svg).at(&path)?;
+            write!(text, "\n![Stored bytes by release](plots/{name}.svg)\n")
+                .expect("because a string takes every write");
+        }
     }
     match &args.output {
         Some(path) => fs::write(path, text).at(path)?,

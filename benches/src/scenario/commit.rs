@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Bench;
 use crate::error::{At, Result};
 use crate::measure::Invocation;
+use crate::tools::Tool;
 
 /// The ref that is committed to.
 pub(super) const REF: &str = "os/june";
@@ -15,19 +16,28 @@ const TIMESTAMP: &str = "--timestamp=2024-06-01T00:00:00Z";
 
 /// Who makes commits of directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Grove,
     Ostree,
     Borg,
+    Casync,
+    Restic,
 }
 
 impl Kind {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Grove => "grove",
             Self::Ostree => "ostree",
             Self::Borg => "borg",
+            Self::Casync => "casync",
+            Self::Restic => "restic",
         }
+    }
+
+    /// Whether it answers a commit with a checksum that others make, too.
+    pub(super) const fn has_checksum(self) -> bool {
+        matches!(self, Self::Grove | Self::Ostree)
     }
 }
 
@@ -37,9 +47,7 @@ impl Bench<'_> {
         let tree = self.tree()?;
         let kinds = self.kinds();
         for kind in self.rotated(kinds.clone()) {
-            let call = self.init_call(kind)?;
-            let (row, _) = self.step("init", kind.name(), &call)?;
-            self.weigh(row, &self.repo(kind))?;
+            self.init(kind)?;
         }
         let mut versions = vec![("first commit", tree.clone()), ("same tree again", tree)];
         versions.extend(self.inputs.second.clone().map(|dir| ("next version", dir)));
@@ -49,7 +57,7 @@ impl Bench<'_> {
                 let call = self.commit_call(kind, step, &dir);
                 let (row, answer) = self.step(step, kind.name(), &call)?;
                 self.weigh(row, &self.repo(kind))?;
-                if kind != Kind::Borg {
+                if kind.has_checksum() {
                     self.row(row).checksum = Some(answer.clone());
                     checksums.push(answer);
                 }
@@ -63,58 +71,105 @@ impl Bench<'_> {
     }
 
     fn kinds(&self) -> Vec<Kind> {
-        let mut kinds = vec![Kind::Grove];
-        kinds.extend(self.tools.ostree.as_ref().map(|_| Kind::Ostree));
-        kinds.extend(self.tools.borg.as_ref().map(|_| Kind::Borg));
+        let mut kinds = self.all_kinds();
+        kinds.retain(|kind| matches!(kind, Kind::Grove | Kind::Ostree | Kind::Borg));
         kinds
     }
 
-    fn repo(&self, kind: Kind) -> PathBuf {
-        self.work.join(kind.name())
+    /// Everybody who is installed.
+    pub(super) fn all_kinds(&self) -> Vec<Kind> {
+        use Kind::{Borg, Casync, Grove, Ostree, Restic};
+        let all = [Grove, Ostree, Borg, Casync, Restic];
+        let is_there = |kind: &Kind| self.tool(*kind).is_some();
+        all.into_iter().filter(is_there).collect()
     }
 
-    fn call(&self, kind: Kind) -> Invocation {
-        let tool = match kind {
+    fn tool(&self, kind: Kind) -> Option<&Tool> {
+        match kind {
             Kind::Grove => Some(&self.tools.grove),
             Kind::Ostree => self.tools.ostree.as_ref(),
             Kind::Borg => self.tools.borg.as_ref(),
-        };
-        let call = tool.map_or_else(|| Invocation::new(kind.name()), |tool| tool.call());
-        if kind != Kind::Borg {
-            return call;
+            Kind::Casync => self.tools.casync.as_ref(),
+            Kind::Restic => self.tools.restic.as_ref(),
         }
-        // Its caches are no part of the repository, and it must not ask.
-        call.env("BORG_BASE_DIR", self.work.join("borg-base"))
-            .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")
-            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")
     }
 
-    fn init_call(&self, kind: Kind) -> Result<Invocation> {
+    pub(super) fn repo(&self, kind: Kind) -> PathBuf {
+        self.work.join(kind.name())
+    }
+
+    pub(super) fn call(&self, kind: Kind) -> Invocation {
+        let tool = self.tool(kind);
+        let call = tool.map_or_else(|| Invocation::new(kind.name()), Tool::call);
+        match kind {
+            Kind::Grove | Kind::Ostree | Kind::Casync => call,
+            // Its caches are no part of the repository, and it must not ask.
+            Kind::Borg => call
+                .env("BORG_BASE_DIR", self.work.join("borg-base"))
+                .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")
+                .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes"),
+            Kind::Restic => call
+                .env("RESTIC_PASSWORD", "measured")
+                .env("RESTIC_CACHE_DIR", self.work.join("restic-cache")),
+        }
+    }
+
+    /// Makes an empty repository.
+    pub(super) fn init(&mut self, kind: Kind) -> Result<()> {
+        if let Some(call) = self.init_call(kind)? {
+            let (row, _) = self.step("init", kind.name(), &call)?;
+            self.weigh(row, &self.repo(kind))?;
+        }
+        Ok(())
+    }
+
+    /// `None` for who needs no more than a directory.
+    fn init_call(&self, kind: Kind) -> Result<Option<Invocation>> {
         let repo = self.repo(kind);
         fs::create_dir_all(&repo).at(&repo)?;
         let call = self.call(kind);
         Ok(match kind {
-            Kind::Grove => call.arg("init").option("--repo", &repo),
-            Kind::Ostree => call
-                .option("--repo", &repo)
-                .args(["init", "--mode=archive"]),
-            Kind::Borg => call.args(["init", "-e", "none"]).arg(&repo),
+            Kind::Grove => Some(call.arg("init").option("--repo", &repo)),
+            Kind::Ostree => {
+                let call = call.option("--repo", &repo);
+                Some(call.args(["init", "--mode=archive"]))
+            }
+            Kind::Borg => Some(call.args(["init", "-e", "none"]).arg(&repo)),
+            Kind::Casync => None,
+            Kind::Restic => {
+                let call = call.option("--repo", &repo);
+                Some(call.args(["init", "--repository-version=2"]))
+            }
         })
     }
 
-    fn commit_call(&self, kind: Kind, step: &str, dir: &Path) -> Invocation {
+    pub(super) fn commit_call(&self, kind: Kind, step: &str, dir: &Path) -> Invocation {
         let repo = self.repo(kind);
         let call = self.call(kind);
-        if kind == Kind::Borg {
-            let mut archive = repo.into_os_string();
-            archive.push(format!("::{}", step.replace(' ', "-")));
-            let call = call.args(["create", "-C", "zstd,3"]).arg(archive);
-            return call.arg(".").dir(dir);
+        let name = step.replace(' ', "-");
+        match kind {
+            Kind::Grove | Kind::Ostree => {
+                let mut tree = std::ffi::OsString::from("dir=");
+                tree.push(dir);
+                let call = call.option("--repo", &repo).args(["commit", "-b", REF]);
+                call.arg(SUBJECT).arg(TIMESTAMP).option("--tree", tree)
+            }
+            Kind::Borg => {
+                let mut archive = repo.into_os_string();
+                archive.push(format!("::{name}"));
+                let call = call.args(["create", "-C", "zstd,3"]).arg(archive);
+                call.arg(".").dir(dir)
+            }
+            Kind::Casync => {
+                let call = call.option("--store", repo.join("store.castr"));
+                let call = call.args(["--compression=zstd", "make"]);
+                call.arg(repo.join(format!("{name}.caidx"))).arg(dir)
+            }
+            Kind::Restic => {
+                let call = call.option("--repo", &repo);
+                call.args(["backup", "--quiet", "."]).dir(dir)
+            }
         }
-        let mut tree = std::ffi::OsString::from("dir=");
-        tree.push(dir);
-        let call = call.option("--repo", &repo).args(["commit", "-b", REF]);
-        call.arg(SUBJECT).arg(TIMESTAMP).option("--tree", tree)
     }
 
     /// A repository of ours with a commit of the tree; made where no scenario has made it yet.
@@ -143,7 +198,9 @@ impl Bench<'_> {
             return Ok((repo, id));
         }
         let tree = self.tree()?;
-        self.init_call(kind)?.output()?;
+        if let Some(call) = self.init_call(kind)? {
+            call.output()?;
+        }
         let call = self.commit_call(kind, "first commit", &tree);
         let (row, id) = self.step("preparation", kind.name(), &call)?;
         self.weigh(row, &repo)?;

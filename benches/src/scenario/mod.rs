@@ -7,9 +7,11 @@
 mod checkout;
 mod commit;
 mod fsck;
+pub mod index;
 pub mod mount;
 mod rpms;
 mod small;
+mod store;
 
 use std::collections::HashMap;
 use std::fs;
@@ -36,10 +38,14 @@ pub enum Scenario {
     Checkout,
     /// Checking a repository.
     Fsck,
+    /// One release after the other, and what each adds to the repository.
+    Store,
+    /// The index of a large repository.
+    Index,
 }
 
 impl Scenario {
-    /// In the order in which they use each other's repositories.
+    /// Those that `all` means, in the order in which they use each other's repositories.
     pub const ALL: [Self; 5] = [
         Self::Commit,
         Self::Rpms,
@@ -56,6 +62,8 @@ impl Scenario {
             Self::Mount => "mount",
             Self::Checkout => "checkout",
             Self::Fsck => "fsck",
+            Self::Store => "store",
+            Self::Index => "index",
         }
     }
 }
@@ -81,6 +89,14 @@ pub struct Options {
     pub ostree_repo: Option<PathBuf>,
     /// The commit of `tree` in repositories that are named.
     pub rev: Option<String>,
+    /// Releases to store one after the other.
+    pub releases: Vec<PathBuf>,
+    /// How many releases of the small distribution to build and store instead.
+    pub months: u32,
+    /// Objects of the large repository.
+    pub rows: u64,
+    /// Rows for the embedded database alone.
+    pub database_rows: u64,
     /// The program.
     pub grove: Option<PathBuf>,
     /// Where repositories are made; a new directory there, removed in the end.
@@ -160,6 +176,7 @@ struct Inputs {
     second: Option<PathBuf>,
     rpms: Option<PathBuf>,
     second_rpms: Option<PathBuf>,
+    releases: Vec<PathBuf>,
 }
 
 impl Inputs {
@@ -173,7 +190,11 @@ impl Inputs {
             second: full(&options.second)?,
             rpms: full(&options.rpms)?,
             second_rpms: full(&options.second_rpms)?,
+            releases: Vec::new(),
         };
+        for dir in &options.releases {
+            inputs.releases.push(fs::canonicalize(dir).at(dir)?);
+        }
         if options.small {
             small::build(&mut inputs, &options.scenarios, work)?;
         }
@@ -182,7 +203,8 @@ impl Inputs {
 
     fn present(&self) -> impl Iterator<Item = &Path> {
         let all = [&self.tree, &self.second, &self.rpms, &self.second_rpms];
-        all.into_iter().flatten().map(PathBuf::as_path)
+        let all = all.into_iter().flatten().chain(&self.releases);
+        all.map(PathBuf::as_path)
     }
 
     fn describe(&self, record: &mut Record) -> Result<()> {
@@ -225,6 +247,8 @@ impl Bench<'_> {
                 Scenario::Mount => self.mount(),
                 Scenario::Checkout => self.checkout(),
                 Scenario::Fsck => self.fsck(),
+                Scenario::Store => self.store(),
+                Scenario::Index => self.index(),
             };
             match done {
                 Err(error @ Error::MissingInput { .. }) if self.options.scenarios.len() > 1 => {

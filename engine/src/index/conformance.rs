@@ -2,6 +2,7 @@
 
 use super::flat::FlatIndex;
 use super::memory::MemoryIndex;
+use super::merge::Merge;
 use super::sled::SledIndex;
 use super::{Location, ObjectIndex};
 use crate::id::PackId;
@@ -36,8 +37,11 @@ fn sorted_rows(packs: &[(PackId, Vec<IndexRow>)]) -> Vec<(Key, Location)> {
 }
 
 fn check(index: &dyn ObjectIndex) {
-    let packs = packs();
-    let expected = sorted_rows(&packs);
+    check_packs(index, &packs());
+}
+
+fn check_packs(index: &dyn ObjectIndex, packs: &[(PackId, Vec<IndexRow>)]) {
+    let expected = sorted_rows(packs);
     for (key, at) in &expected {
         assert_eq!(index.get(key).unwrap(), Some(*at), "{index:?}");
         let absent = Key {
@@ -112,8 +116,13 @@ fn flat_index_conforms_and_notices_damage() {
     let path = dir.path().join("objects.idx");
     assert!(FlatIndex::open(&path).unwrap().is_none());
     let packs = packs();
-    let ids = packs.iter().map(|(id, _)| *id).collect();
-    FlatIndex::write(&path, ids, &mut sorted_rows(&packs).into_iter().map(Ok)).unwrap();
+    let mut memory = MemoryIndex::default();
+    packs
+        .iter()
+        .for_each(|(id, rows)| memory.add_pack(*id, rows));
+    let present = packs.iter().map(|(id, _)| *id).collect();
+    let merge = |memory| Merge::new(&[], memory, &present).unwrap().write(&path);
+    merge(&memory.sort()).unwrap();
     let index = FlatIndex::open(&path).unwrap().unwrap();
     check(&index);
     index.verify().unwrap();

@@ -1,5 +1,7 @@
 //! The rows of a few packs, sorted in memory.
 
+use rayon::prelude::*;
+
 use super::{Location, ObjectIndex, Visit};
 use crate::error::Result;
 use crate::id::PackId;
@@ -27,9 +29,14 @@ impl MemoryIndex {
         self.rows.extend(rows);
     }
 
-    /// The row at a position in key order.
-    pub(crate) fn row(&self, n: usize) -> Option<(Key, Location)> {
-        self.rows.get(n).copied()
+    /// All rows, in the order of keys once they are sorted.
+    pub(super) fn rows(&self) -> &[(Key, Location)] {
+        &self.rows
+    }
+
+    /// The packs covered.
+    pub(super) fn pack_ids(&self) -> &[PackId] {
+        &self.packs
     }
 
     /// Number of rows.
@@ -37,22 +44,27 @@ impl MemoryIndex {
         self.rows.len()
     }
 
-    /// Brings the rows into key order and drops duplicates (the first pack wins, so that the result
-    /// does not depend on the order of adding).
+    /// Brings the rows into the order of keys, then of packs. An entry may lie in several packs.
     pub(crate) fn sort(mut self) -> Self {
         self.packs.sort_unstable();
         self.packs.dedup();
         self.rows
-            .sort_unstable_by_key(|(key, at)| (*key, at.pack, at.offset));
-        self.rows.dedup_by_key(|(key, _)| *key);
+            .par_sort_unstable_by_key(|(key, at)| (*key, at.pack, at.offset));
+        self.rows.dedup();
         self
+    }
+
+    /// Finds an entry in one of the wanted packs.
+    pub(super) fn get_in(&self, key: &Key, wanted: impl Fn(&PackId) -> bool) -> Option<Location> {
+        let first = self.rows.partition_point(|(k, _)| k < key);
+        let same = self.rows[first..].iter().take_while(|(k, _)| k == key);
+        same.map(|(_, at)| *at).find(|at| wanted(&at.pack))
     }
 }
 
 impl ObjectIndex for MemoryIndex {
     fn get(&self, key: &Key) -> Result<Option<Location>> {
-        let found = self.rows.binary_search_by_key(key, |(key, _)| *key).ok();
-        Ok(found.map(|at| self.rows[at].1))
+        Ok(self.get_in(key, |_| true))
     }
 
     fn packs(&self) -> Result<Vec<PackId>> {

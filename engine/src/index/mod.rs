@@ -1,11 +1,13 @@
 //! Where each entry lies. A cache of the packs: deleting it loses nothing.
 //!
 //! Two indexes stand behind [`ObjectIndex`]: the embedded database ([`sled`]) takes the rows of
-//! recent packs in small durable batches, the sorted file ([`flat`]) serves everything that has
-//! been merged. [`set`] puts them together and decides when to merge.
+//! recent packs in small durable batches, sorted files ([`flat`]) serve everything that has been
+//! merged. [`set`] puts them together, [`files`] decides which files are merged.
 
+mod files;
 pub(crate) mod flat;
 pub(crate) mod memory;
+mod merge;
 pub(crate) mod set;
 pub(crate) mod sled;
 
@@ -49,3 +51,5 @@ pub(crate) trait ObjectIndex: Send + Sync + std::fmt::Debug {
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod growth;

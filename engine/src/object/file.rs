@@ -95,6 +95,21 @@ impl FileHeader {
         [&len.to_be_bytes(), [0; 4].as_slice(), &header].concat()
     }
 
+    /// What an object file of an archive repository begins with: big-endian length, four zero bytes,
+    /// and the header variant `(tuuuusa(ayay))`, which has the size of the payload in front.
+    pub fn archive_prefix(&self, size: u64) -> Vec<u8> {
+        let mut tuple = Frame::with_capacity(40 + self.symlink_target.len(), 2);
+        tuple.fixed(8, &size.to_be_bytes());
+        for field in [self.uid, self.gid, self.mode, 0] {
+            tuple.fixed(4, &field.to_be_bytes());
+        }
+        tuple.variable(1, &[&self.symlink_target, [0].as_slice()].concat());
+        tuple.variable(1, &self.xattrs.to_bytes());
+        let header = tuple.into_tuple();
+        let len = u32::try_from(header.len()).unwrap_or(u32::MAX);
+        [&len.to_be_bytes(), [0; 4].as_slice(), &header].concat()
+    }
+
     /// The same header with its extended attributes sorted.
     pub fn with_sorted_xattrs(&self) -> Cow<'_, Self> {
         match self.xattrs.sorted() {

@@ -1,18 +1,21 @@
 //! Operations on repositories, one file each.
 
 pub mod checkout;
+pub mod compare;
 pub mod diff;
 mod fsck;
 pub mod log;
 pub mod ls;
 mod prune;
 mod reach;
+mod repack;
 pub mod repair;
 pub mod source;
 pub mod stats;
 
 pub use self::fsck::{FsckOptions, FsckReport, HitPath, Level, Problem, ProblemKind, fsck};
-pub use self::prune::{PruneOptions, PruneReport, prune};
+pub use self::prune::{Gone, PruneOptions, PruneReport, prune};
+pub use self::repack::{RepackOptions, RepackReport, repack};
 
 /// An error and its causes in one line.
 pub(crate) fn describe(error: &crate::Error) -> String {

@@ -96,7 +96,8 @@ pub fn repair(
     files::prepare(path, &**storage, options.dry_run, &mut report)?;
     let repo = Repository::open_on(path, Arc::clone(storage))?;
     repo.check_writable()?;
-    let _lock = repo.lock_exclusive()?;
+    let _upkeep = repo.lock_upkeep()?;
+    let _lock = repo.lock_exclusive(std::time::Duration::ZERO, monitor)?;
     if !options.dry_run {
         crate::pack::doomed::finish(&**storage, path)?;
     }

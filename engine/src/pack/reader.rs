@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -129,6 +129,11 @@ impl PackReader {
         self.size
     }
 
+    /// Whether the file has no name any more.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.nlink() == 0)
+    }
+
     fn corrupt(&self, offset: u64, what: &str) -> Error {
         Error::Corrupt {
             path: self.path.clone(),
@@ -144,6 +149,16 @@ impl PackReader {
             return Err(self.corrupt(offset, "pack is truncated"));
         }
         self.file.read_exact_at(buf, offset).at(&self.path)
+    }
+
+    /// How many entries the pack has by what its end says; nothing is verified.
+    pub(crate) fn entry_count(&self) -> Result<u32> {
+        let end = self.size.checked_sub(TAIL_SIZE as u64);
+        let tail_at = end.ok_or_else(|| self.corrupt(0, "pack is truncated"))?;
+        let mut tail = [0; TAIL_SIZE];
+        self.read_exact_at(&mut tail, tail_at)?;
+        let tail = Tail::decode(&tail).ok_or_else(|| self.corrupt(tail_at, "no footer"))?;
+        Ok(tail.entries)
     }
 
     /// The block table, verified against its checksum and the pack's name.

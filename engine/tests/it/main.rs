@@ -12,6 +12,8 @@ mod faulty;
 mod fuzz_smoke;
 mod layering;
 mod objects;
+mod online;
 mod prune;
+mod repack;
 mod repair;
 mod support;

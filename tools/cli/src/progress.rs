@@ -29,8 +29,10 @@ const PHASES: &[(Phase, &str, Unit)] = &[
     (Phase::Publish, "Publishing", Unit::Entries),
     (Phase::Checkout, "Writing files", Unit::Entries),
     (Phase::Verify, "Verifying", Unit::Bytes),
+    (Phase::Compare, "Comparing", Unit::Bytes),
     (Phase::Reindex, "Indexing", Unit::Packs),
     (Phase::Prune, "Pruning", Unit::Packs),
+    (Phase::Repack, "Rewriting", Unit::Bytes),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::error::{Error, Result};
-use crate::id::{ObjectId, PackId, PayloadId};
+use crate::id::{ObjectId, ObjectKind, PackId, PayloadId};
 use crate::monitor::{Monitor, Phase};
-use crate::object::ObjectKind;
 use crate::pack::delta::DeltaHead;
 use crate::pack::recipe::{Piece, Recipe};
 use crate::pack::{BlockClass, EntryKind};
@@ -123,18 +122,16 @@ fn families(repo: &Repository) -> Result<HashMap<Piece, BTreeSet<PayloadId>>> {
             families.entry(base).or_default().insert(payload);
         })?;
     }
-    // A payload whose extents have different bases belongs to none of the families.
-    let mut seen = HashMap::new();
+    // Payloads whose extents have different bases, or that are bases as well, stay as they are, and
+    // with them their families.
+    let mut seen: HashMap<PayloadId, u32> = HashMap::new();
     for (base, members) in &families {
+        *seen.entry(base.id).or_default() += 1;
         for id in members {
-            *seen.entry(*id).or_insert(0) += 1;
-            let is_base = families.keys().any(|other| other.id == *id && other != base);
-            if is_base {
-                seen.insert(*id, 2);
-            }
+            *seen.entry(*id).or_default() += 1;
         }
     }
-    families.retain(|_, members| members.iter().all(|id| seen[id] == 1));
+    families.retain(|base, members| seen[&base.id] == 1 && members.iter().all(|id| seen[id] == 1));
     Ok(families)
 }
 
@@ -191,11 +188,22 @@ fn survey(repo: &Repository, monitor: &dyn Monitor) -> Result<HashMap<PayloadId,
                         id: payload,
                         size: file.size,
                     };
-                    add(repo, &mut known, piece, age as u32, &format!("{path}{name}"))?;
+                    add(
+                        repo,
+                        &mut known,
+                        piece,
+                        age as u32,
+                        &format!("{path}{name}"),
+                    )?;
                 }
             }
             let below = |name: &str| format!("{path}{name}/");
-            todo.extend(listing.dirs.iter().map(|d| (d.tree, below(&d.name), depth + 1)));
+            todo.extend(
+                listing
+                    .dirs
+                    .iter()
+                    .map(|d| (d.tree, below(&d.name), depth + 1)),
+            );
         }
     }
     Ok(known)

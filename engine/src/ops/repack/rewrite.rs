@@ -17,7 +17,8 @@ use crate::pack::writer::{BlockBuilder, StagedPack};
 use crate::pack::{BlockClass, EntryKind, GROUPED_MAX, Key, META_TARGET};
 use crate::repo::Repository;
 use crate::repo::layout::LayoutKey;
-use crate::repo::parts::{InMemory, Part, Small, extent, extents, small_parts};
+use crate::repo::parts;
+use crate::repo::parts::{InMemory, Part, Small, extents, small_parts};
 use crate::repo::transaction::PackSeries;
 
 /// Bytes of small payloads that are laid down together.
@@ -104,7 +105,9 @@ impl<'r> Rewriter<'r> {
             let reader = self.repo.store().pack(id)?;
             for row in reader.index_rows()? {
                 let here = index.get(&row.key)?;
-                if here.is_none_or(|at| (at.pack, at.offset, at.entry) != (*id, row.offset, row.entry)) {
+                if here
+                    .is_none_or(|at| (at.pack, at.offset, at.entry) != (*id, row.offset, row.entry))
+                {
                     continue;
                 }
                 let class = reader.class_at(row.offset)?;
@@ -146,10 +149,12 @@ impl<'r> Rewriter<'r> {
         }
     }
 
-    fn bytes(&self, key: &Key) -> Result<Vec<u8>> {
-        let found = self.repo.store().get(key)?;
-        let found = found.ok_or(Error::MissingPayload { id: key.payload() })?;
-        Ok(found.bytes().to_vec())
+    fn how(&self) -> How<'r> {
+        How {
+            repo: self.repo,
+            level: self.level,
+            recompress: self.recompress,
+        }
     }
 
     /// Payloads that become plain, or deltas to another base.
@@ -188,7 +193,11 @@ impl<'r> Rewriter<'r> {
     }
 
     fn as_small(&self, payload: InMemory) -> Small {
-        let path = self.plan.known.get(&payload.id).map_or("", |known| &known.path);
+        let path = self
+            .plan
+            .known
+            .get(&payload.id)
+            .map_or("", |known| &known.path);
         Small {
             order: LayoutKey::new(path.as_bytes(), 0),
             payload,
@@ -202,28 +211,16 @@ impl<'r> Rewriter<'r> {
 
     /// Extents that stay plain.
     fn extents(&mut self, keys: &[Key]) -> Result<()> {
+        let how = self.how();
         for keys in keys.chunks(EXTENTS_AT_ONCE) {
             self.check_cancelled()?;
             let parts: Vec<Part> = keys
                 .par_iter()
-                .map(|key| self.extent_anew(key))
+                .map(|key| how.extent(key))
                 .collect::<Result<_>>()?;
             self.append(parts)?;
         }
         Ok(())
-    }
-
-    fn extent_anew(&self, key: &Key) -> Result<Part> {
-        if !self.recompress
-            && let Some(at) = self.repo.store().locate(key)?
-        {
-            let pack = self.repo.store().pack(&at.pack)?;
-            let block = pack.verbatim(u64::from(at.offset), at.block_len)?;
-            return Ok(Part::Plain(block));
-        }
-        let bytes = self.bytes(key)?;
-        let block = extent(&key.payload(), key.part, &bytes, self.level);
-        block.map(Part::Plain).at(self.repo.path())
     }
 
     /// Small payloads that stay plain, like next to like.
@@ -240,7 +237,7 @@ impl<'r> Rewriter<'r> {
         let mut window = Vec::new();
         let mut held = 0;
         for (order, _, key) in ordered {
-            let bytes = self.bytes(&key)?;
+            let bytes = self.how().bytes(&key)?;
             held += bytes.len();
             let payload = InMemory {
                 id: key.payload(),
@@ -259,39 +256,18 @@ impl<'r> Rewriter<'r> {
 
     /// Recipes and deltas that stay.
     fn records(&mut self, keys: &[Key]) -> Result<()> {
+        let how = self.how();
         for keys in keys.chunks(64) {
             self.check_cancelled()?;
             let records: Vec<Vec<u8>> = keys
                 .par_iter()
-                .map(|key| self.record_anew(key))
+                .map(|key| how.record(key))
                 .collect::<Result<_>>()?;
             for (key, record) in keys.iter().zip(records) {
                 self.push_record(*key, &record)?;
             }
         }
         Ok(())
-    }
-
-    fn record_anew(&self, key: &Key) -> Result<Vec<u8>> {
-        let store = self.repo.store();
-        let found = store.get_stored(key, true)?;
-        let (_, found) = found.ok_or(Error::MissingPayload { id: key.payload() })?;
-        let record = found.bytes().to_vec();
-        if key.kind == EntryKind::Recipe || !self.recompress {
-            return Ok(record);
-        }
-        let Ok((head, frame)) = DeltaHead::decode(&record) else {
-            return Ok(record);
-        };
-        let mut window = vec![0; head.window as usize];
-        store.read_payload(&head.base, head.base_size, head.offset, &mut window)?;
-        let anew = || -> std::io::Result<Option<Vec<u8>>> {
-            let raw = decompress_with_prefix(frame, &window, head.raw_len as usize)?;
-            let new = compress_with_prefix(&raw, &window, self.level)?;
-            Ok((new.len() < frame.len()).then_some(new))
-        };
-        let smaller = anew().at(self.repo.path())?;
-        Ok(smaller.map_or(record, |new| head.encode(&new)))
     }
 
     /// Objects, records of files and imports.
@@ -355,5 +331,56 @@ impl<'r> Rewriter<'r> {
         let builder = std::mem::replace(&mut self.objects, empty);
         let block = builder.finish(self.level).at(self.repo.path())?;
         self.meta.append(self.repo, self.staging.path(), &block)
+    }
+}
+
+/// How entries that keep their form are written anew.
+#[derive(Clone, Copy)]
+struct How<'r> {
+    repo: &'r Repository,
+    level: i32,
+    recompress: bool,
+}
+
+impl How<'_> {
+    fn bytes(&self, key: &Key) -> Result<Vec<u8>> {
+        let found = self.repo.store().get(key)?;
+        let found = found.ok_or(Error::MissingPayload { id: key.payload() })?;
+        Ok(found.bytes().to_vec())
+    }
+
+    fn extent(&self, key: &Key) -> Result<Part> {
+        if !self.recompress
+            && let Some(at) = self.repo.store().locate(key)?
+        {
+            let pack = self.repo.store().pack(&at.pack)?;
+            let block = pack.verbatim(u64::from(at.offset), at.block_len)?;
+            return Ok(Part::Plain(block));
+        }
+        let bytes = self.bytes(key)?;
+        let block = parts::extent(&key.payload(), key.part, &bytes, self.level);
+        block.map(Part::Plain).at(self.repo.path())
+    }
+
+    fn record(&self, key: &Key) -> Result<Vec<u8>> {
+        let store = self.repo.store();
+        let found = store.get_stored(key, true)?;
+        let (_, found) = found.ok_or(Error::MissingPayload { id: key.payload() })?;
+        let record = found.bytes().to_vec();
+        if key.kind == EntryKind::Recipe || !self.recompress {
+            return Ok(record);
+        }
+        let Ok((head, frame)) = DeltaHead::decode(&record) else {
+            return Ok(record);
+        };
+        let mut window = vec![0; head.window as usize];
+        store.read_payload(&head.base, head.base_size, head.offset, &mut window)?;
+        let anew = || -> std::io::Result<Option<Vec<u8>>> {
+            let raw = decompress_with_prefix(frame, &window, head.raw_len as usize)?;
+            let new = compress_with_prefix(&raw, &window, self.level)?;
+            Ok((new.len() < frame.len()).then_some(new))
+        };
+        let smaller = anew().at(self.repo.path())?;
+        Ok(smaller.map_or(record, |new| head.encode(&new)))
     }
 }

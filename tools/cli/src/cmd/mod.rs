@@ -7,6 +7,8 @@ use clap::Subcommand;
 use crate::cli::Globals;
 use crate::exit::Result;
 
+mod compare;
+
 /// Declares the verbs in the order of the help.
 macro_rules! verbs {
     ($($(#[$meta:meta])* $variant:ident => $module:ident),* $(,)?) => {
@@ -47,6 +49,7 @@ verbs! {
     Fsck => fsck,
     Repair => repair,
     Prune => prune,
+    Repack => repack,
     Reindex => reindex,
     Completion => completion,
     Man => man,

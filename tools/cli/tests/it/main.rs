@@ -7,6 +7,7 @@ macro_rules! snapshot {
     };
 }
 
+mod compare;
 mod docs;
 mod env;
 mod errors;
@@ -15,6 +16,7 @@ mod kill;
 mod look;
 mod mount;
 mod ostree;
+mod prune;
 mod readme;
 mod repair;
 mod storm;
