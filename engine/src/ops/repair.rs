@@ -248,7 +248,7 @@ impl Refetch<'_> {
                 report.objects_restored += objects;
                 report.payloads_restored += payloads;
                 let name = source.name();
-                let note = format!("{name}: {objects} objects and {payloads} payloads");
+                let note = format!("{name}: gave {objects} objects, {payloads} payloads");
                 report.notes.push(note);
             }
             left = found.left();

@@ -118,6 +118,7 @@ impl<'a> PackRepair<'a> {
             let note = match salvage.lost.len() {
                 0 if !salvage.unknown => format!("{error}: written anew"),
                 0 => format!("{error}: what could be read is written anew"),
+                1 => format!("{error}: written anew without 1 damaged entry"),
                 n => format!("{error}: written anew without {n} damaged entries"),
             };
             report.notes.push(note);

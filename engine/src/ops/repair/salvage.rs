@@ -14,8 +14,8 @@ use crate::id::{ObjectId, PackId, PayloadId};
 use crate::pack::reader::PackReader;
 use crate::pack::writer::{Block, BlockBuilder};
 use crate::pack::{
-    BLOCK_HEADER_SIZE, BlockClass, BlockHeader, ENTRY_SIZE, EntryKind, FooterRow, GROUPED_MAX, Key,
-    data_sum, decode_entry, le32,
+    BLOCK_HEADER_SIZE, BlockClass, BlockHeader, ENTRY_SIZE, EntryKind, FooterRow, Key, data_sum,
+    decode_entry, le32,
 };
 use crate::repo::{Repository, decode_record};
 
@@ -219,6 +219,11 @@ fn from_damaged(
     let stored = bytes.get(layout.stored_at..).unwrap_or_default();
     let data_is_sound = data_sum(stored) == layout.data_sum;
     let raw = decode_what_can_be(layout.codec, stored, layout.raw_len);
+    // Where an entry begins and ends is only known if no length is damaged, or there is only one
+    // entry.
+    let lengths: u64 = layout.table.iter().map(|(_, len)| u64::from(*len)).sum();
+    let places_are_sound = raw.len() == layout.raw_len
+        && (lengths == layout.raw_len as u64 || layout.table.len() == 1);
     let mut kept = Vec::new();
     let mut saved = HashSet::new();
     let mut named = HashSet::new();
@@ -230,7 +235,7 @@ fn from_damaged(
             let bytes = raw.get(range)?;
             let keys = [here, table].into_iter().flatten();
             let confirmed = keys.into_iter().find(|key| {
-                let placed = data_is_sound && here == Some(*key);
+                let placed = data_is_sound && places_are_sound && here == Some(*key);
                 if layout.class == BlockClass::Delta {
                     let trusted = trusted || here == Some(*key);
                     return placed || is_delta(repo, key, bytes, trusted);
@@ -256,6 +261,10 @@ fn from_damaged(
 /// spoils the one for what follows it and the other for what goes before; its own entry fills the
 /// gap between them.
 fn candidates(layout: &Layout) -> Vec<Vec<std::ops::Range<usize>>> {
+    if layout.table.len() == 1 {
+        let whole = Some(0..layout.raw_len);
+        return vec![whole.into_iter().collect()];
+    }
     let lens = layout.table.iter().map(|(_, len)| *len as usize);
     let mut front = Vec::with_capacity(layout.table.len() + 1);
     let mut at = 0usize;
@@ -314,9 +323,7 @@ fn is_named(repo: &Repository, key: &Key, bytes: &[u8], placed: bool) -> bool {
         EntryKind::Commit | EntryKind::Dirtree | EntryKind::Dirmeta => {
             ObjectId::of(bytes).as_bytes() == &key.id
         }
-        EntryKind::Payload if key.part == 0 && bytes.len() as u64 <= GROUPED_MAX => {
-            placed || PayloadId::of(bytes).as_bytes() == &key.id
-        }
+        EntryKind::Payload if key.part == 0 => placed || PayloadId::of(bytes).as_bytes() == &key.id,
         EntryKind::Payload | EntryKind::Recipe | EntryKind::Import => placed,
         EntryKind::File => placed || is_record(repo, &ObjectId::from_bytes(key.id), bytes),
     }

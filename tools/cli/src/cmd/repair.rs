@@ -171,8 +171,8 @@ fn print_totals(out: &mut impl Write, report: &RepairReport, dry_run: bool) -> R
         (0, true, _) => "no damage found".to_owned(),
         (0, false, false) => "everything is restored".to_owned(),
         (0, false, true) => "everything would be restored".to_owned(),
-        (n, _, false) => format!("{} lost", ui::count(n as u64, "object or payload")),
-        (n, _, true) => format!("{} would be lost", ui::count(n as u64, "object or payload")),
+        (n, _, false) => format!("{n} lost"),
+        (n, _, true) => format!("{n} would be lost"),
     };
     writeln!(out, "{state}")?;
     Ok(())

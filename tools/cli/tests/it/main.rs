@@ -18,6 +18,7 @@ mod mount;
 mod ostree;
 mod prune;
 mod readme;
+mod repair;
 mod storm;
 mod upkeep;
 

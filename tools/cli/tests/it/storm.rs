@@ -103,7 +103,7 @@ fn a_storm_of_kills_loses_nothing_and_disturbs_no_mount() {
                 (killed, finished) =
                     storm_once(&env, &mut random, round, whole, (killed, finished));
                 // A prune and a repair want the repository for themselves.
-                if mounted && round % 8 == 0 {
+                if mounted && round.is_multiple_of(8) {
                     storm_alone(&env, &mut random, whole);
                 }
                 round += 1;
@@ -156,7 +156,7 @@ fn storm_once(
         let parent = env.ok(&["rev-parse", "os/main^"]);
         assert_eq!(parent, before, "round {round}: a commit is lost");
     }
-    let level = if round % 16 == 0 { "--deep" } else { "--quick" };
+    let level = if round.is_multiple_of(16) { "--deep" } else { "--quick" };
     env.ok(&["fsck", level]);
     assert!(!env.ok(&["cat", "os/main", "/round"]).is_empty());
     (killed, finished)
