@@ -27,7 +27,7 @@ use recipe::Part;
 pub(crate) const MAX_SIZE: u64 = 64 << 20;
 
 /// Largest plain form: what a machine that serves files can hold beside its caches.
-pub(crate) const MAX_PLAIN: u64 = 512 << 20;
+pub(crate) const MAX_PLAIN: u64 = 256 << 20;
 
 /// Smallest payload worth a look: below it, the recipe and the entry cost what is gained.
 const MIN_SIZE: usize = 256;

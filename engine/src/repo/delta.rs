@@ -140,5 +140,5 @@ pub(crate) fn surely_pays(delta: usize, raw: usize) -> bool {
 
 /// Whether a delta is enough smaller than what plain storing takes to be worth reading a base.
 pub(crate) fn pays(delta: usize, plain: usize) -> bool {
-    delta * 10 <= plain * 7
+    delta * 10 <= plain * 9
 }

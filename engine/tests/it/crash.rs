@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use grove_engine::fs::Storage;
 use grove_engine::ops::repair::{RepairOptions, RepositorySource, Source, repair};
-use grove_engine::ops::{Level, PruneOptions, fsck, prune};
+use grove_engine::ops::{Level, PruneOptions, RepackOptions, fsck, prune, repack};
 use grove_engine::{ObjectId, Repository, Result, Silent};
 use rayon::prelude::*;
 use tempfile::TempDir;
@@ -211,6 +211,29 @@ fn cut_prunes(seeds: u64, parity: bool) -> u64 {
     )
 }
 
+fn cut_repacks(seeds: u64, parity: bool) -> u64 {
+    let scene = Scene::new(parity);
+    let options = RepackOptions {
+        all: true,
+        ..RepackOptions::default()
+    };
+    scene.try_all(
+        seeds,
+        with(|repo| repack(repo, &options, &Silent)),
+        |path, _| {
+            let repo = open(path);
+            for (id, listing) in &scene.commits {
+                assert_holds(&repo, id, listing);
+            }
+            repack(&repo, &options, &Silent).unwrap();
+            for (id, listing) in &scene.commits {
+                assert_holds(&repo, id, listing);
+            }
+            assert_sound(&repo);
+        },
+    )
+}
+
 fn cut_refs(seeds: u64) -> u64 {
     let scene = Scene::new(false);
     let (first, head) = (scene.commits[0].0, scene.commits[1].0);
@@ -351,7 +374,8 @@ fn ten_thousand_cuts_lose_nothing() {
                 "repair of swapped packs with parity",
                 cut_repairs(seeds, true, true),
             ),
-            // Further operations that write (a repack) belong here.
+            ("repack", cut_repacks(seeds, false)),
+            ("repack with parity", cut_repacks(seeds, true)),
         ]
     };
     let sum = |counts: &[(&str, u64)]| counts.iter().map(|(_, n)| n).sum::<u64>();
@@ -366,6 +390,11 @@ fn ten_thousand_cuts_lose_nothing() {
     let total = first + sum(&counts);
     println!("{total} cut points, 0 losses, in {:.0?}", began.elapsed());
     assert!(total >= wanted);
+}
+
+#[test]
+fn a_repack_cut_anywhere_loses_nothing() {
+    cut_repacks(USUAL, false);
 }
 
 #[test]

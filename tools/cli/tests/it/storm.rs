@@ -134,13 +134,15 @@ fn storm_once(
 ) -> (u64, u64) {
     change(env, random, round);
     let before = env.ok(&["rev-parse", "os/main"]);
-    let verbs: [&[&str]; 3] = [
+    let verbs: [&[&str]; 5] = [
         &["commit", "-b", "os/main", "--tree=dir=one"],
         &["commit", "-b", "os/other", "--tree=dir=two"],
         &["fsck"],
+        &["repack", "--all"],
+        &["prune", "--refs-only", "--depth=4"],
     ];
     let mut first = start(env, verbs[0]);
-    let mut second = start(env, verbs[random.next(3) as usize]);
+    let mut second = start(env, verbs[random.next(5) as usize]);
     std::thread::sleep(whole * random.next(120) as u32 / 100);
     for child in [&mut first, &mut second] {
         if random.next(3) > 0 && child.try_wait().expect("a child").is_none() {
@@ -156,7 +158,11 @@ fn storm_once(
         let parent = env.ok(&["rev-parse", "os/main^"]);
         assert_eq!(parent, before, "round {round}: a commit is lost");
     }
-    let level = if round.is_multiple_of(16) { "--deep" } else { "--quick" };
+    let level = if round.is_multiple_of(16) {
+        "--deep"
+    } else {
+        "--quick"
+    };
     env.ok(&["fsck", level]);
     assert!(!env.ok(&["cat", "os/main", "/round"]).is_empty());
     (killed, finished)
@@ -172,8 +178,12 @@ fn storm_alone(env: &Env, random: &mut Random, whole: Duration) {
         .status();
     assert!(copied.is_ok_and(|status| status.success()), "cp");
     let head = env.ok(&["--repo", "alone", "rev-parse", "os/main"]);
-    // Further verbs that rewrite packs (repack) belong here.
-    for verb in [&["prune", "--refs-only", "--depth=1"][..], &["repair"]] {
+    let verbs = [
+        &["prune", "--refs-only", "--depth=1"][..],
+        &["repack", "--all"],
+        &["repair"],
+    ];
+    for verb in verbs {
         if verb[0] == "repair" {
             damage(&copy, random);
         }
