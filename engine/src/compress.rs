@@ -35,8 +35,7 @@ impl Codec {
 }
 
 thread_local! {
-    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
-    static PROBE: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static COMPRESSORS: RefCell<Vec<(i32, Compressor<'static>)>> = const { RefCell::new(Vec::new()) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
@@ -44,34 +43,32 @@ fn pays(raw: usize, stored: usize) -> bool {
     stored < raw - (raw >> MIN_GAIN_SHIFT)
 }
 
-fn with_compressor<R>(
-    slot: &'static std::thread::LocalKey<RefCell<Option<Compressor<'static>>>>,
-    level: i32,
-    run: impl FnOnce(&mut Compressor<'static>) -> io::Result<R>,
-) -> io::Result<R> {
-    slot.with_borrow_mut(|slot| {
-        if slot.is_none() {
-            *slot = Some(Compressor::new(level)?);
-        }
-        run(slot.as_mut().expect("because it was just filled"))
+/// Compresses with this thread's context for a level.
+fn at_level(level: i32, raw: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSORS.with_borrow_mut(|slots| {
+        let at = match slots.iter().position(|(own, _)| *own == level) {
+            Some(at) => at,
+            None => {
+                slots.push((level, Compressor::new(level)?));
+                slots.len() - 1
+            }
+        };
+        slots[at].1.compress(raw)
     })
 }
 
 /// Compresses a block; gives it back raw where compression does not pay.
-pub(crate) fn compress(raw: &[u8]) -> io::Result<(Codec, Vec<u8>)> {
+pub(crate) fn compress(raw: &[u8], level: i32) -> io::Result<(Codec, Vec<u8>)> {
     if raw.len() > 4 * PROBE_SIZE {
         let middle = (raw.len() - PROBE_SIZE) / 2;
         let sample = &raw[middle..middle + PROBE_SIZE];
         let head = &raw[..PROBE_SIZE];
-        let dense = |sample: &[u8]| {
-            with_compressor(&PROBE, 1, |c| c.compress(sample))
-                .map(|out| !pays(PROBE_SIZE, out.len()))
-        };
+        let dense = |sample: &[u8]| at_level(1, sample).map(|out| !pays(PROBE_SIZE, out.len()));
         if dense(sample)? && dense(head)? {
             return Ok((Codec::Raw, raw.to_vec()));
         }
     }
-    let stored = with_compressor(&COMPRESSOR, LEVEL, |c| c.compress(raw))?;
+    let stored = at_level(level, raw)?;
     if pays(raw.len(), stored.len()) {
         Ok((Codec::Zstd, stored))
     } else {
@@ -176,7 +173,7 @@ mod tests {
             (text, Codec::Zstd),
             (Vec::new(), Codec::Raw),
         ] {
-            let (found, stored) = compress(&raw).unwrap();
+            let (found, stored) = compress(&raw, LEVEL).unwrap();
             assert_eq!(found, codec);
             assert_eq!(decompress(found, stored, raw.len()).unwrap(), raw);
         }
@@ -184,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_wrong_size_is_an_error() {
-        let (codec, stored) = compress(&[7u8; 1000]).unwrap();
+        let (codec, stored) = compress(&[7u8; 1000], LEVEL).unwrap();
         assert!(decompress(codec, stored.clone(), 999).is_err());
         assert!(decompress(codec, stored, 1001).is_err());
     }

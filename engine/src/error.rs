@@ -124,6 +124,14 @@ pub enum Error {
         /// The value it has now.
         found: Option<ObjectId>,
     },
+    /// A commit that was to be deleted is needed.
+    #[error("commit {id} is in use by {by}")]
+    CommitInUse {
+        /// The commit.
+        id: ObjectId,
+        /// The ref that points to it, or the processes that have mounted or are reading it.
+        by: String,
+    },
     /// A path that does not exist in a commit.
     #[error("no such path in commit: {path}")]
     PathNotFound {

@@ -13,6 +13,7 @@ use crate::index::flat::FlatIndex;
 use crate::ops;
 use crate::pack::reader::PackReader;
 use crate::pack::{EntryKind, Key, doomed};
+use crate::recode;
 use crate::refs;
 use crate::repo;
 
@@ -87,4 +88,34 @@ pub fn records(data: &[u8]) {
             data
         );
     }
+}
+
+/// Recipes, and payloads that could be taken apart: a recipe of the length that the first two bytes
+/// say, then its plain bytes; and everything as a payload.
+pub fn recoding(data: &[u8]) {
+    if let Some(undone) = recode::undo(data) {
+        let redone = recode::redo(&undone.plain, &undone.recipe, data.len());
+        assert_eq!(redone.ok().as_deref(), Some(data));
+    }
+    let Some((len, rest)) = data.split_first_chunk() else {
+        return;
+    };
+    let len = usize::from(u16::from_le_bytes(*len)).min(rest.len());
+    let (recipe, plain) = rest.split_at(len);
+    if let Ok(known) = recode::Recipe::decode(recipe) {
+        assert_eq!(known.encode(), recipe);
+        for size in [plain.len(), 1 << 20] {
+            if let Ok(made) = recode::redo(plain, &known, size) {
+                assert_eq!(made.len(), size);
+            }
+        }
+    }
+}
+
+/// An input of [`recoding`] with the recipe of a payload that can be taken apart.
+pub fn recoding_seed(payload: &[u8]) -> Option<Vec<u8>> {
+    let undone = recode::undo(payload)?;
+    let recipe = undone.recipe.encode();
+    let len = u16::try_from(recipe.len()).ok()?;
+    Some([&len.to_le_bytes()[..], &recipe, &undone.plain].concat())
 }

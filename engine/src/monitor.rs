@@ -29,6 +29,8 @@ pub enum Phase {
     Reindex,
     /// Deleting and rewriting packs; counted in packs.
     Prune,
+    /// Rewriting packs; counted in bytes written.
+    Repack,
 }
 
 /// Receives progress; implementations must be cheap, they are called often and from many threads.

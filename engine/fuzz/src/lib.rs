@@ -88,3 +88,8 @@ pub fn small_files(data: &[u8]) {
 pub fn records(data: &[u8]) {
     grove_engine::fuzz::records(data);
 }
+
+/// Compressed payloads and their recipes.
+pub fn recoding(data: &[u8]) {
+    grove_engine::fuzz::recoding(data);
+}

@@ -65,7 +65,7 @@ fn open(path: &Path) -> Result<File> {
     }
 }
 
-fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
+pub(super) fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
     let operation = match mode {
         LockMode::Shared => FlockOperation::NonBlockingLockShared,
         LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
@@ -78,7 +78,7 @@ fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
 }
 
 /// Who holds a lock on the file, as far as the kernel tells.
-fn holder(file: &File) -> String {
+pub(super) fn holder(file: &File) -> String {
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
     let inode = file.metadata().map(|meta| meta.ino()).unwrap_or_default();
     match holders(&locks, inode).as_slice() {
@@ -179,7 +179,7 @@ impl OwnedDir {
 }
 
 /// Whether an open file is still the one at a path.
-fn is_at(file: &File, path: &Path) -> bool {
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
     let same =
         |a: &std::fs::Metadata, b: &std::fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
     matches!((file.metadata(), std::fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))

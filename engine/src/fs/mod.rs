@@ -1,5 +1,7 @@
-//! The I/O seam: durable writing through [`Storage`], locks, memory maps and extended attributes.
+//! The I/O seam: durable writing through [`Storage`], locks, leases, memory maps and extended
+//! attributes.
 
+pub mod lease;
 pub mod lock;
 pub(crate) mod mmap;
 pub mod storage;

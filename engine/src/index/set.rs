@@ -74,15 +74,29 @@ impl IndexPaths {
 
     /// The packs that exist now, without those about to be deleted.
     pub(crate) fn present(&self) -> Result<BTreeSet<PackId>> {
+        let mut ids = self.listed()?;
+        loop {
+            // Read after the listing: what is listed there was doomed before it could be missed here.
+            let doomed = doomed::load(&self.doomed)?;
+            // And listed again: packs that took the place of doomed ones were there before the
+            // list, but perhaps not yet when the directory was first looked at.
+            let again = self.listed()?;
+            if again == ids {
+                ids.retain(|id| !doomed.contains(id));
+                return Ok(ids);
+            }
+            ids = again;
+        }
+    }
+
+    /// The names in the directory of packs.
+    fn listed(&self) -> Result<BTreeSet<PackId>> {
         let mut ids = BTreeSet::new();
         for entry in std::fs::read_dir(&self.packs).at(&self.packs)? {
             let name = entry.at(&self.packs)?.file_name();
             let stem = name.to_str().and_then(|name| name.strip_suffix(".pack"));
             ids.extend(stem.and_then(|stem| stem.parse::<PackId>().ok()));
         }
-        // Read after the listing: what is listed there was doomed before it could be missed here.
-        let doomed = doomed::load(&self.doomed)?;
-        ids.retain(|id| !doomed.contains(id));
         Ok(ids)
     }
 }
@@ -108,7 +122,7 @@ impl Index {
         // Repair in passing, but never at the cost of not being able to read.
         if recent.len() + count_rows(paths, &left) > MERGE_ROWS
             && let Ok(_lock) = Lock::acquire(&paths.lock(), LockMode::Exclusive, Duration::ZERO)
-            && let Ok(index) = Self::catch_up(paths)
+            && let Ok(Some(index)) = Self::catch_up(paths)
         {
             return Ok(index);
         }
@@ -123,20 +137,37 @@ impl Index {
         })
     }
 
-    /// Merges everything that no file covers into files. The caller holds the index lock.
-    fn catch_up(paths: &IndexPaths) -> Result<Self> {
+    /// Merges everything that no file covers into files; `None` if packs are damaged, which is to
+    /// be seen whenever the index is loaded. The caller holds the index lock.
+    fn catch_up(paths: &IndexPaths) -> Result<Option<Self>> {
         let present = paths.present()?;
         let files = Files::open(paths)?;
+        let builder = Self::gather(paths, &files, &present)?;
+        if builder.is_damaged() {
+            return Ok(None);
+        }
+        Self::merged(paths, builder, files, present).map(Some)
+    }
+
+    /// The rows of the packs that no file covers. The caller holds the index lock.
+    fn gather<'p>(
+        paths: &'p IndexPaths,
+        files: &Files,
+        present: &BTreeSet<PackId>,
+    ) -> Result<Builder<'p>> {
         let mut builder = Builder::spilling(paths);
-        let missing = files.missing(&present);
+        let missing = files.missing(present);
+        if missing.is_empty() {
+            return Ok(builder);
+        }
         let sled = SledIndex::open(&paths.sled()).ok();
         let left = take_from_sled(sled.as_ref(), &missing, builder.memory());
         drop(sled);
         for id in &left {
             builder.add_from_pack(id);
-            builder.spill_if_full(&present)?;
+            builder.spill_if_full(present)?;
         }
-        Self::merged(paths, builder, files, present)
+        Ok(builder)
     }
 
     /// Writes what a builder has gathered and opens the result. The caller holds the index lock.
@@ -197,7 +228,9 @@ impl Index {
         if builder.len() > MERGE_ROWS {
             return match Self::merged(paths, builder, files, present) {
                 // A file whose rows are damaged.
-                Err(Error::Corrupt { .. }) => Self::rebuild_locked(paths, |_| ()).map(drop),
+                Err(Error::Corrupt { .. }) => {
+                    Self::rebuild_from(paths, paths.present()?, |_| ()).map(drop)
+                }
                 other => other.map(drop),
             };
         }
@@ -214,11 +247,35 @@ impl Index {
     /// Throws the index away and makes it anew from the packs.
     pub(crate) fn rebuild(paths: &IndexPaths, done: impl FnMut(&PackId)) -> Result<Self> {
         let _lock = Lock::acquire(&paths.lock(), LockMode::Exclusive, WRITER_PATIENCE)?;
-        Self::rebuild_locked(paths, done)
+        Self::rebuild_from(paths, paths.present()?, done)
     }
 
-    fn rebuild_locked(paths: &IndexPaths, mut done: impl FnMut(&PackId)) -> Result<Self> {
-        let present = paths.present()?;
+    /// Makes an index without packs that are about to be deleted, then runs `doom`, which makes
+    /// them deleted. In this order an entry that has a copy elsewhere is found at all times: the
+    /// files keep a row for each copy.
+    pub(crate) fn without(
+        paths: &IndexPaths,
+        gone: &BTreeSet<PackId>,
+        doom: impl FnOnce() -> Result<()>,
+    ) -> Result<Self> {
+        let _lock = Lock::acquire(&paths.lock(), LockMode::Exclusive, WRITER_PATIENCE)?;
+        let present: BTreeSet<PackId> = paths.present()?.difference(gone).copied().collect();
+        let files = Files::open(paths)?;
+        let builder = Self::gather(paths, &files, &present)?;
+        let index = match Self::merged(paths, builder, files, present.clone()) {
+            // A file whose rows are damaged.
+            Err(Error::Corrupt { .. }) => Self::rebuild_from(paths, present, |_| ()),
+            other => other,
+        }?;
+        doom()?;
+        Ok(index)
+    }
+
+    fn rebuild_from(
+        paths: &IndexPaths,
+        present: BTreeSet<PackId>,
+        mut done: impl FnMut(&PackId),
+    ) -> Result<Self> {
         let mut builder = Builder::spilling(paths);
         for id in &present {
             builder.add_from_pack(id);

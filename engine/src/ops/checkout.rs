@@ -75,8 +75,8 @@ pub fn checkout(
     options: &CheckoutOptions,
     monitor: &dyn Monitor,
 ) -> Result<CheckoutReport> {
-    // Long enough that a prune must not come in between.
-    let _lock = repo.lock_shared()?;
+    // Long enough that a prune may come in between.
+    let _lease = repo.lease(&[*commit])?;
     let root = Node::root(&repo.commit(commit)?);
     let start = resolve_path(repo, root, &options.subpath)?;
     let job = Job {

@@ -8,11 +8,13 @@ pub mod log;
 pub mod ls;
 mod prune;
 mod reach;
+mod repack;
 pub mod source;
 pub mod stats;
 
 pub use self::fsck::{FsckReport, Level, fsck};
-pub use self::prune::{PruneOptions, PruneReport, prune};
+pub use self::prune::{Gone, PruneOptions, PruneReport, prune};
+pub use self::repack::{RepackOptions, RepackReport, repack};
 
 /// An error and its causes in one line.
 fn describe(error: &crate::Error) -> String {

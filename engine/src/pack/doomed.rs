@@ -44,16 +44,19 @@ pub(crate) fn decode(text: &str) -> Option<BTreeSet<PackId>> {
     lines.map(|line| line.parse().ok()).collect()
 }
 
-/// Dooms packs, durably and all at once, then deletes them.
-pub(crate) fn delete_packs(
+/// Dooms packs, durably and all at once; [`finish`] deletes them. An unfinished list is replaced,
+/// so finish it first.
+pub(crate) fn doom<'a>(
     storage: &dyn Storage,
     repo: &Path,
-    packs: impl Iterator<Item = PackId>,
+    packs: impl IntoIterator<Item = &'a PackId>,
 ) -> Result<()> {
-    let ids: Vec<String> = packs.map(|id| id.to_string()).collect();
+    let ids: Vec<String> = packs.into_iter().map(PackId::to_string).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
     let text = format!("{HEADER}\n{}\n{FOOTER}\n", ids.join("\n"));
-    replace_file(storage, &list_path(repo), text.as_bytes())?;
-    finish(storage, repo)
+    replace_file(storage, &list_path(repo), text.as_bytes())
 }
 
 /// Finishes a deletion that was interrupted, if there is one.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -121,6 +121,11 @@ impl PackReader {
 
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether the file has no name any more.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.nlink() == 0)
     }
 
     fn corrupt(&self, offset: u64, what: &str) -> Error {

@@ -11,7 +11,7 @@ const PIECE_SIZE: usize = 40;
 pub(crate) const MAX_PIECES: usize = 100_000;
 
 /// A payload of which another one is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Piece {
     pub(crate) id: PayloadId,
     pub(crate) size: u64,

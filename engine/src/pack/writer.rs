@@ -63,8 +63,8 @@ impl BlockBuilder {
     }
 
     /// Compresses. Pure work, meant to be called in parallel.
-    pub(crate) fn finish(self) -> io::Result<Block> {
-        let (codec, stored) = compress(&self.raw)?;
+    pub(crate) fn finish(self, level: i32) -> io::Result<Block> {
+        let (codec, stored) = compress(&self.raw, level)?;
         Ok(Block::new(
             self.class,
             codec,
@@ -87,9 +87,14 @@ pub(crate) struct Block {
 
 impl Block {
     /// Compresses a block of one entry, without gathering it first.
-    pub(crate) fn single(class: BlockClass, key: Key, bytes: &[u8]) -> io::Result<Self> {
+    pub(crate) fn single(
+        class: BlockClass,
+        key: Key,
+        bytes: &[u8],
+        level: i32,
+    ) -> io::Result<Self> {
         let len = u32::try_from(bytes.len()).expect("because entries fit a block");
-        let (codec, stored) = compress(bytes)?;
+        let (codec, stored) = compress(bytes, level)?;
         let table = encode_entry(&key, len);
         Ok(Self::new(
             class,

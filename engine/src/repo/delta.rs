@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::anchors::{AnchorBuilder, Anchors};
-use crate::compress::{LEVEL, compress_with_prefix};
+use crate::compress::compress_with_prefix;
 use crate::error::{IoResultExt, Result};
 use crate::pack::delta::DeltaHead;
 use crate::pack::recipe::Piece;
@@ -87,10 +87,16 @@ impl Base {
     }
 
     /// The delta record of a block of the new payload.
-    pub(crate) fn delta(&self, store: &Store, block: &[u8], position: u64) -> Result<Vec<u8>> {
+    pub(crate) fn delta(
+        &self,
+        store: &Store,
+        block: &[u8],
+        position: u64,
+        level: i32,
+    ) -> Result<Vec<u8>> {
         let (offset, len) = self.window(block, position);
         let window = self.window_bytes(store, offset, len)?;
-        let frame = compress_with_prefix(block, &window, LEVEL).at(store.paths().packs_dir())?;
+        let frame = compress_with_prefix(block, &window, level).at(store.paths().packs_dir())?;
         let head = DeltaHead {
             base: self.piece.id,
             base_size: self.piece.size,

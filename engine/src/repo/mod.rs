@@ -1,10 +1,12 @@
 //! The repository: opening, looking up, and beginning transactions.
 
 mod bases;
-mod delta;
+pub(crate) mod delta;
 pub(crate) mod ingest;
 pub(crate) mod layout;
+mod locks;
 mod meta;
+pub(crate) mod parts;
 mod payloads;
 mod resolve;
 mod split;
@@ -12,10 +14,8 @@ pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::error::{Error, IoResultExt, Result};
-use crate::fs::lock::{Lock, LockMode};
 use crate::fs::{DiskStorage, Storage};
 use crate::id::{ObjectId, ObjectKind, PayloadId};
 use crate::index::ObjectIndex;
@@ -29,9 +29,6 @@ use crate::store::{Found, Store};
 use self::meta::Meta;
 pub use self::transaction::Transaction;
 
-/// How long operations wait for a lock before they say who holds it.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-
 /// An open repository; shared between threads by reference.
 #[derive(Debug)]
 pub struct Repository {
@@ -43,7 +40,7 @@ pub struct Repository {
 }
 
 /// Directories of a repository, made by `init`.
-const DIRECTORIES: [&str; 4] = ["packs", "index", "cache", "staging"];
+const DIRECTORIES: [&str; 5] = ["packs", "index", "cache", "staging", "leases"];
 
 /// Size of the fixed part of a file record: payload size and payload id.
 const RECORD_HEAD: usize = 8 + PayloadId::LEN;
@@ -107,15 +104,6 @@ impl Repository {
         &self.store
     }
 
-    /// Holds off deletion for as long as the lock lives: for long readers such as mounts.
-    pub fn lock_shared(&self) -> Result<Lock> {
-        Lock::acquire(&self.path.join("lock"), LockMode::Shared, LOCK_PATIENCE)
-    }
-
-    pub(crate) fn lock_exclusive(&self) -> Result<Lock> {
-        Lock::acquire(&self.path.join("lock"), LockMode::Exclusive, Duration::ZERO)
-    }
-
     /// Whether new payloads may be stored as deltas and recipes.
     pub(crate) fn allows_derived(&self) -> bool {
         self.meta.allows_derived()
@@ -133,6 +121,9 @@ impl Repository {
     /// Changes refs, all or none. New values must be commits of this repository.
     pub fn update_refs(&self, updates: &[RefUpdate]) -> Result<()> {
         self.check_writable()?;
+        // A commit cannot be deleted between being looked for and being referred to.
+        let _lock = self.lock_shared()?;
+        self.store.refresh()?;
         for id in updates.iter().filter_map(|u| u.new) {
             if self
                 .store
@@ -250,13 +241,8 @@ impl Repository {
 
     /// Figures for `statfs` and `stats`: (bytes of all packs, number of objects and payload parts).
     pub fn stored(&self) -> Result<(u64, u64)> {
-        let index = self.store.index();
-        let mut bytes = 0;
-        for id in index.present() {
-            let path = self.store.paths().pack(id);
-            bytes += std::fs::metadata(&path).at(&path)?.len();
-        }
-        Ok((bytes, index.len() as u64))
+        let bytes = self.store.stored_bytes()?;
+        Ok((bytes, self.store.index().len() as u64))
     }
 
     /// Makes the index anew from the packs; reports packs that are damaged.

@@ -5,11 +5,12 @@ use std::path::Path;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::ingest::{Content, InMemory, NewPayload, Part, Small};
-use super::ingest::{extents, extents_of_file, small_parts};
+use super::ingest::{Content, NewPayload};
 use super::layout::LayoutKey;
+use super::parts::{InMemory, Part, Small, extents, extents_of_file, small_parts};
 use super::split;
 use super::transaction::Transaction;
+use crate::compress::LEVEL;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
 use crate::pack::delta::DELTA_TARGET;
@@ -47,7 +48,7 @@ impl Transaction<'_> {
                 None => self.put_payload(payload, &mut large)?,
             }
         }
-        let parts = extents(self.repo.store(), &large).at(self.repo.path())?;
+        let parts = extents(self.repo.store(), &large, LEVEL).at(self.repo.path())?;
         self.append_parts(parts)?;
         if self.window_bytes >= WINDOW_TARGET {
             self.flush_window()?;
@@ -81,7 +82,7 @@ impl Transaction<'_> {
         };
         let mut large = Vec::new();
         self.put_payload(plain, &mut large)?;
-        let parts = extents(self.repo.store(), &large).at(self.repo.path())?;
+        let parts = extents(self.repo.store(), &large, LEVEL).at(self.repo.path())?;
         self.append_parts(parts)
     }
 
@@ -269,7 +270,7 @@ impl Transaction<'_> {
         self.check_cancelled()?;
         self.window_bytes = 0;
         let window = std::mem::take(&mut self.window);
-        let parts = small_parts(self.repo.store(), window).at(self.repo.path())?;
+        let parts = small_parts(self.repo.store(), window, LEVEL).at(self.repo.path())?;
         self.append_parts(parts)
     }
 }

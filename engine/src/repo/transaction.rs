@@ -14,8 +14,10 @@ use std::thread::JoinHandle;
 use rayon::prelude::*;
 
 use super::bases::Bases;
-use super::ingest::{Hashed, Hasher, NewFile, NewPayload, Small};
+use super::ingest::{Hashed, Hasher, NewFile, NewPayload};
+use super::parts::Small;
 use super::{Repository, encode_import, encode_record};
+use crate::compress::LEVEL;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::{Lock, OwnedDir};
 use crate::id::{ObjectId, PayloadId};
@@ -266,7 +268,7 @@ impl<'r> Transaction<'r> {
             return Ok(());
         }
         let builder = std::mem::replace(&mut self.meta, BlockBuilder::new(BlockClass::Meta));
-        let block = builder.finish().at(self.repo.path())?;
+        let block = builder.finish(LEVEL).at(self.repo.path())?;
         self.meta_packs
             .append(self.repo, self.staging.path(), &block)
     }

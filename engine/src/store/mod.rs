@@ -3,6 +3,7 @@
 mod cache;
 pub(crate) mod payload;
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use lru::LruCache;
 
 use self::cache::BlockCache;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt, Result};
 use crate::id::PackId;
 use crate::index::set::{Index, IndexPaths};
 use crate::index::{Location, ObjectIndex};
@@ -19,6 +20,9 @@ use crate::pack::reader::{DecodedBlock, Entry, PackReader};
 
 /// Open file descriptors kept for packs.
 const OPEN_PACKS: usize = 256;
+
+/// How often a read is tried when packs vanish under it.
+const ATTEMPTS: u32 = 4;
 
 /// Default budget of the block cache.
 pub(crate) const CACHE_BYTES: usize = 64 << 20;
@@ -29,6 +33,8 @@ pub(crate) struct Store {
     paths: IndexPaths,
     index: RwLock<Arc<Index>>,
     packs: Mutex<LruCache<PackId, Arc<PackReader>>>,
+    /// Sizes of packs: they never change.
+    sizes: Mutex<HashMap<PackId, u64>>,
     cache: BlockCache,
 }
 
@@ -66,6 +72,7 @@ impl Store {
             paths,
             index,
             packs,
+            sizes: Mutex::default(),
             cache: BlockCache::new(CACHE_BYTES),
         })
     }
@@ -80,7 +87,14 @@ impl Store {
     }
 
     pub(crate) fn set_index(&self, index: Index) {
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+        let index = Arc::new(index);
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&index);
+        // An open file keeps the space of a deleted pack.
+        let mut packs = lock(&self.packs);
+        let gone = packs.iter().map(|(id, _)| *id);
+        let gone: Vec<PackId> = gone.filter(|id| !index.present().contains(id)).collect();
+        gone.iter().for_each(|id| drop(packs.pop(id)));
+        lock(&self.sizes).retain(|id, _| index.present().contains(id));
     }
 
     /// Loads the index anew if packs have come or gone; says whether they had.
@@ -94,7 +108,10 @@ impl Store {
 
     /// An open pack.
     pub(crate) fn pack(&self, id: &PackId) -> Result<Arc<PackReader>> {
-        if let Some(pack) = lock(&self.packs).get(id) {
+        // A deleted pack could still be read, but would keep its space.
+        if let Some(pack) = lock(&self.packs).get(id)
+            && !pack.is_deleted()
+        {
             return Ok(Arc::clone(pack));
         }
         let pack = Arc::new(PackReader::open(&self.paths.pack(id), *id)?);
@@ -104,10 +121,45 @@ impl Store {
 
     /// Where an entry lies, looking again at the directory of packs before giving up.
     pub(crate) fn locate(&self, key: &Key) -> Result<Option<Location>> {
-        match self.index().get(key)? {
-            None if self.refresh()? => self.index().get(key),
-            found => Ok(found),
+        let index = self.index();
+        if let Some(at) = index.get(key)? {
+            return Ok(Some(at));
         }
+        self.refresh()?;
+        let now = self.index();
+        // Another thread may have been the one that loaded it anew.
+        if Arc::ptr_eq(&index, &now) {
+            return Ok(None);
+        }
+        now.get(key)
+    }
+
+    /// Bytes of all packs.
+    pub(crate) fn stored_bytes(&self) -> Result<u64> {
+        for _ in 1..ATTEMPTS {
+            match self.add_sizes() {
+                Err(error) if self.may_be_stale(&error)? => {}
+                other => return other,
+            }
+        }
+        self.add_sizes()
+    }
+
+    fn add_sizes(&self) -> Result<u64> {
+        let mut sizes = lock(&self.sizes);
+        let mut sum = 0;
+        for id in self.index().present() {
+            sum += match sizes.get(id) {
+                Some(size) => *size,
+                None => {
+                    let path = self.paths.pack(id);
+                    let size = std::fs::metadata(&path).at(&path)?.len();
+                    sizes.insert(*id, size);
+                    size
+                }
+            };
+        }
+        Ok(sum)
     }
 
     /// Finds an entry and decodes it; `None` when it is in no pack.
@@ -126,15 +178,15 @@ impl Store {
                 self.block_uncached(at)
             }
         };
-        let Some(at) = self.locate(key)? else {
-            return Ok(None);
-        };
-        match self.entry(key, &at, block(&at)) {
-            Err(error) if self.may_be_stale(&error)? => match self.locate(key)? {
-                Some(at) => Ok(Some((at, self.entry(key, &at, block(&at))?))),
-                None => Ok(None),
-            },
-            other => Ok(Some((at, other?))),
+        let mut attempt = 1;
+        loop {
+            let Some(at) = self.locate(key)? else {
+                return Ok(None);
+            };
+            match self.entry(key, &at, block(&at)) {
+                Err(error) if attempt < ATTEMPTS && self.may_be_stale(&error)? => attempt += 1,
+                other => return Ok(Some((at, other?))),
+            }
         }
     }
 
@@ -181,8 +233,10 @@ impl Store {
     /// itself damaged? Then it is loaded or made anew, and the read is worth another try.
     fn may_be_stale(&self, error: &Error) -> Result<bool> {
         match error {
+            // Worth another try even if another thread was the one to refresh.
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                self.refresh()
+                self.refresh()?;
+                Ok(true)
             }
             Error::Corrupt { path, .. } if self.paths.is_merged_file(path) => {
                 self.set_index(Index::rebuild(&self.paths, |_| ())?);

@@ -188,12 +188,17 @@ impl Store {
         Ok(Found::first_of(block))
     }
 
-    /// The keys under which a payload is stored: its parts, or its recipe.
+    /// The keys under which a payload is stored: its parts, or its recipe. A prune may have left
+    /// some parts of what was stored in full before and by a recipe since.
     pub(crate) fn keys_of(&self, id: &PayloadId, size: u64) -> Result<Vec<Key>> {
-        if self.locate(&part_key(id, 0))?.is_none() && self.locate(&recipe_key(id))?.is_some() {
-            return Ok(vec![recipe_key(id)]);
+        let mut parts = Vec::new();
+        for key in part_keys(id, size) {
+            if self.locate(&key)?.is_none() && self.locate(&recipe_key(id))?.is_some() {
+                return Ok(vec![recipe_key(id)]);
+            }
+            parts.push(key);
         }
-        Ok(part_keys(id, size).collect())
+        Ok(parts)
     }
 
     /// The keys of the entries that decoding another one needs; none for what is stored plain.

@@ -73,20 +73,6 @@ fn an_open_repository_sees_what_others_commit_and_prune() {
 }
 
 #[test]
-fn prune_is_refused_while_somebody_writes_or_holds_a_view() {
-    let dir = tempdir().unwrap();
-    let repo = Repository::init(&dir.path().join("repo")).unwrap();
-    let other = Repository::open(repo.path()).unwrap();
-    let txn = other.begin(&Silent).unwrap();
-    let refused = prune(&repo, &PruneOptions::default(), &Silent);
-    assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
-    drop(txn);
-    prune(&repo, &PruneOptions::default(), &Silent).unwrap();
-    let _view = other.lock_shared().unwrap();
-    assert!(prune(&repo, &PruneOptions::default(), &Silent).is_err());
-}
-
-#[test]
 fn a_ref_that_changed_meanwhile_is_not_overwritten() {
     let dir = tempdir().unwrap();
     let tree = dir.path().join("tree");

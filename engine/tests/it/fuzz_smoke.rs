@@ -53,10 +53,14 @@ impl Random {
 }
 
 fn run(target: fn(&[u8]), seeds: &[Vec<u8>]) {
+    run_rounds(target, seeds, ROUNDS);
+}
+
+fn run_rounds(target: fn(&[u8]), seeds: &[Vec<u8>], rounds: usize) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for seed in seeds {
         target(seed);
-        for _ in 0..ROUNDS / seeds.len() {
+        for _ in 0..rounds / seeds.len() {
             let mut input = random.mutate(seed);
             target(&input);
             // A second step keeps inputs that are nearly right in play.
@@ -216,4 +220,36 @@ fn fuzz_repository_files() {
     let record = [[0; 40].to_vec(), header.to_bytes()].concat();
     let import = [1u64.to_le_bytes().to_vec(), vec![7; 32], b"rest".to_vec()].concat();
     run(targets::records, &[record, import]);
+}
+
+/// gzip files and zstd frames, one of them with other blocks than our encoder's; each as a payload
+/// and as a recipe with its plain bytes. Each round compresses, so there are fewer.
+#[test]
+fn fuzz_recoding() {
+    let text = |i: u32| {
+        let i = i.wrapping_mul(2_654_435_761);
+        format!("{}{} ", TEXTS[i as usize >> 20 & 3], i >> 27).into_bytes()
+    };
+    let plain: Vec<u8> = (0..600).flat_map(text).collect();
+    let mut payloads = Vec::new();
+    for level in [1, 9] {
+        let level = flate2::Compression::new(level);
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+        std::io::Write::write_all(&mut encoder, &plain).unwrap();
+        payloads.push(encoder.finish().unwrap());
+    }
+    payloads.push(zstd::bulk::compress(&plain, 7).unwrap());
+    let mut other = zstd::bulk::Compressor::new(7).unwrap();
+    other
+        .set_parameter(zstd::zstd_safe::CParameter::TargetCBlockSize(1340))
+        .unwrap();
+    payloads.push(other.compress(&plain).unwrap());
+    let recipes: Vec<_> = payloads
+        .iter()
+        .filter_map(|payload| grove_engine::fuzz::recoding_seed(payload))
+        .collect();
+    assert_eq!(recipes.len(), payloads.len());
+    assert!(recipes[3].len() > recipes[2].len() + 50, "no corrections");
+    run_rounds(targets::recoding, &payloads, 400);
+    run_rounds(targets::recoding, &recipes, 4_000);
 }

@@ -12,5 +12,7 @@ mod faulty;
 mod fuzz_smoke;
 mod layering;
 mod objects;
+mod online;
 mod prune;
+mod repack;
 mod support;

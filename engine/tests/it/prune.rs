@@ -2,11 +2,17 @@
 
 use std::fs;
 
+use grove_engine::ops::checkout::{CheckoutOptions, checkout};
 use grove_engine::ops::{Level, PruneOptions, fsck, prune};
-use grove_engine::{Repository, Silent};
+use grove_engine::{ObjectId, RefUpdate, Repository, Silent};
 use tempfile::tempdir;
 
-use super::support::{commit_dir, list_commit, make_tree, noise};
+use super::support::{Listing, commit_dir, list_commit, list_dir, make_tree, noise};
+
+fn assert_sound(repo: &Repository) {
+    let report = fsck(repo, Level::Deep, &Silent).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+}
 
 fn history(dir: &std::path::Path) -> (Repository, Vec<grove_engine::ObjectId>) {
     let tree = dir.join("tree");
@@ -98,4 +104,163 @@ fn a_damaged_tree_stops_the_prune_before_anything_is_deleted() {
     if prune(&repo, &options, &Silent).is_err() {
         assert_eq!(super::support::packs(repo.path()), packs);
     }
+}
+
+/// A history in which most of each commit is stored as differences to the one before, or to the
+/// first.
+fn history_of_versions(dir: &std::path::Path) -> (Repository, Vec<ObjectId>, Vec<Listing>) {
+    let tree = dir.join("tree");
+    fs::create_dir_all(tree.join("lib")).unwrap();
+    let repo = Repository::init(&dir.join("repo")).unwrap();
+    let mut files: Vec<Vec<u8>> = (0..6).map(|n| noise(n, 60_000 << n)).collect();
+    let (mut ids, mut listings) = (Vec::new(), Vec::new());
+    for version in 0..4u8 {
+        for (n, bytes) in files.iter_mut().enumerate() {
+            for at in (0..bytes.len()).step_by(5000) {
+                bytes[at] = version.wrapping_mul(37);
+            }
+            fs::write(tree.join(format!("lib/lib{n}.so")), bytes).unwrap();
+        }
+        let (id, _, written) = commit_dir(&repo, "os", &tree).unwrap();
+        assert!(version == 0 || written.stored_bytes * 10 < written.new_payload_bytes);
+        ids.push(id);
+        listings.push(list_dir(&tree));
+    }
+    (repo, ids, listings)
+}
+
+#[test]
+fn what_later_versions_are_differences_to_stays_until_they_go() {
+    for gone in [vec![0], vec![0, 1, 2], vec![1], vec![3], vec![1, 3]] {
+        let dir = tempdir().unwrap();
+        let (repo, ids, listings) = history_of_versions(dir.path());
+        if gone.contains(&3) {
+            let update = RefUpdate {
+                name: "os".into(),
+                expected: None,
+                new: None,
+            };
+            repo.update_refs(&[update]).unwrap();
+        }
+        let delete = PruneOptions {
+            delete_commits: gone.iter().map(|n| ids[*n]).collect(),
+            ..Default::default()
+        };
+        let plan = PruneOptions {
+            dry_run: true,
+            ..delete.clone()
+        };
+        let plan = prune(&repo, &plan, &Silent).unwrap();
+        let alone: u64 = plan
+            .gone
+            .iter()
+            .filter_map(|gone| gone.exclusive_bytes)
+            .sum();
+        assert!(alone <= plan.gone_bytes && plan.gone_bytes == plan.dead_bytes);
+        // The first holds the bases of all others.
+        assert!(plan.gone_bytes < repo.stored().unwrap().0 / 4, "{gone:?}");
+        let done = prune(&repo, &delete, &Silent).unwrap();
+        assert_eq!(done.entries_deleted, plan.entries_deleted);
+        for (n, (id, listing)) in ids.iter().zip(&listings).enumerate() {
+            if gone.contains(&n) {
+                assert!(repo.commit(id).is_err());
+            } else {
+                assert_eq!(&list_commit(&repo, id).unwrap(), listing, "{gone:?}");
+            }
+        }
+        assert_sound(&repo);
+        // What was deleted is stored again when it comes back.
+        let tree = dir.path().join("out");
+        for (n, id) in ids.iter().enumerate().filter(|(n, _)| !gone.contains(n)) {
+            let options = CheckoutOptions::default();
+            let out = tree.join(n.to_string());
+            fs::create_dir_all(&tree).unwrap();
+            checkout(&repo, id, &out, &options, &Silent).unwrap();
+            let (again, ..) = commit_dir(&repo, &format!("again/{n}"), &out).unwrap();
+            assert_eq!(list_commit(&repo, &again).unwrap(), listings[n]);
+        }
+        assert_sound(&repo);
+    }
+}
+
+#[test]
+fn deleting_everything_but_the_last_version_frees_the_rest_in_the_end() {
+    let dir = tempdir().unwrap();
+    let (repo, ids, _) = history_of_versions(dir.path());
+    let update = RefUpdate {
+        name: "os".into(),
+        expected: None,
+        new: None,
+    };
+    repo.update_refs(&[update]).unwrap();
+    for id in ids {
+        let delete = PruneOptions {
+            delete_commits: vec![id],
+            ..Default::default()
+        };
+        prune(&repo, &delete, &Silent).unwrap();
+        assert_sound(&repo);
+    }
+    assert_eq!(repo.stored().unwrap(), (0, 0));
+}
+
+#[test]
+fn what_commits_need_is_remembered_and_made_anew_when_packs_go() {
+    let dir = tempdir().unwrap();
+    let (repo, ids) = history(dir.path());
+    let walked = |options: &PruneOptions| prune(&repo, options, &Silent).unwrap().commits_walked;
+    let all = PruneOptions::default();
+    assert_eq!((walked(&all), walked(&all)), (4, 0));
+    let reach = repo.path().join("index/reach");
+    for (n, id) in ids.iter().enumerate() {
+        let path = reach.join(id.to_string());
+        let mut bytes = fs::read(&path).unwrap();
+        match n {
+            0 => fs::remove_file(&path).unwrap(),
+            1 => bytes.truncate(70),
+            2 => bytes[100] ^= 1,
+            _ => continue,
+        }
+        if n > 0 {
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    assert_eq!((walked(&all), walked(&all)), (3, 0));
+    let less = PruneOptions {
+        refs_only: true,
+        depth: Some(1),
+        ..Default::default()
+    };
+    assert_eq!(walked(&less), 0);
+    assert_eq!(
+        fs::read_dir(&reach).unwrap().count(),
+        2,
+        "those that are gone are forgotten"
+    );
+    assert_eq!((walked(&less), walked(&all)), (2, 0));
+    fs::remove_dir_all(&reach).unwrap();
+    assert_eq!(walked(&all), 2);
+    assert_sound(&repo);
+}
+
+#[test]
+fn commit_objects_alone_can_be_deleted_and_the_rest_later() {
+    let dir = tempdir().unwrap();
+    let (repo, ids) = history(dir.path());
+    let quick = PruneOptions {
+        refs_only: true,
+        depth: Some(0),
+        commit_only: true,
+        ..Default::default()
+    };
+    let before = repo.stored().unwrap();
+    let report = prune(&repo, &quick, &Silent).unwrap();
+    assert_eq!((report.commits_deleted, report.entries_deleted), (3, 3));
+    assert_eq!(report.commits_walked, 0);
+    assert_eq!(repo.commits().unwrap(), [ids[3]]);
+    assert_eq!(repo.stored().unwrap().1, before.1 - 3);
+    assert_sound(&repo);
+    let report = prune(&repo, &PruneOptions::default(), &Silent).unwrap();
+    assert!(report.entries_deleted > 3 && report.freed_bytes > 5_000_000);
+    assert_sound(&repo);
 }

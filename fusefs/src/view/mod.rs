@@ -11,6 +11,9 @@
 //! named by its checksum. `refs` has a symbolic link for each ref, which leads there; slashes in
 //! the name of a ref make directories, and hide a ref of exactly that shorter name. Only these
 //! change while they are mounted, so only they have a [`Lifetime::Short`].
+//!
+//! The one commit of a view is leased: a prune leaves it alone. With [`What::All`] commits can go;
+//! what was looked at of one that has gone then answers with an error.
 
 mod attr;
 mod error;
@@ -22,6 +25,7 @@ mod types;
 
 use std::sync::Arc;
 
+use grove_engine::fs::lease::Lease;
 use grove_engine::object::{DirEntry, DirMeta, Dirtree, FileObject, Xattrs};
 use grove_engine::{Error as EngineError, ObjectId, Result as EngineResult};
 
@@ -52,21 +56,25 @@ pub struct View<S> {
     metas: Cache<DirMeta>,
     files: Cache<FileObject>,
     live: Live,
+    /// Keeps the one commit that is shown. Where all are shown, each may go.
+    _lease: Option<Lease>,
 }
 
 impl<S: Source> View<S> {
     /// A view of `what`; loads at most the root directory.
     pub fn new(source: Arc<S>, what: What) -> EngineResult<Self> {
-        let root = match what {
-            What::All => DirKind::Top,
+        let (root, lease) = match what {
+            What::All => (DirKind::Top, None),
             What::Commit(id) => {
+                let lease = source.lease(&id)?;
                 let commit = source.commit(&id)?;
                 source.dirtree(&commit.tree)?;
                 source.dirmeta(&commit.meta)?;
-                DirKind::Tree {
+                let root = DirKind::Tree {
                     tree: commit.tree,
                     meta: commit.meta,
-                }
+                };
+                (root, lease)
             }
         };
         Ok(Self {
@@ -76,6 +84,7 @@ impl<S: Source> View<S> {
             metas: Cache::new(CACHE_BYTES / 16, |meta| 128 + xattrs_weight(&meta.xattrs)),
             files: Cache::new(CACHE_BYTES, file_weight),
             live: Live::default(),
+            _lease: lease,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use grove_engine::fs::lease::Lease;
 use grove_engine::object::{Commit, DirMeta, Dirtree, FileObject};
 use grove_engine::{ObjectId, Refs, Repository, Result};
 
@@ -23,6 +24,11 @@ pub trait Source: Send + Sync + 'static {
     fn commits(&self) -> Result<Vec<ObjectId>>;
     /// Bytes stored and number of objects.
     fn stored(&self) -> Result<(u64, u64)>;
+    /// Keeps a commit from being deleted for as long as the lease lives. A source from which
+    /// nothing is ever deleted has none to give.
+    fn lease(&self, _commit: &ObjectId) -> Result<Option<Lease>> {
+        Ok(None)
+    }
 }
 
 impl Source for Repository {
@@ -49,5 +55,8 @@ impl Source for Repository {
     }
     fn stored(&self) -> Result<(u64, u64)> {
         Self::stored(self)
+    }
+    fn lease(&self, commit: &ObjectId) -> Result<Option<Lease>> {
+        Self::lease(self, &[*commit]).map(Some)
     }
 }

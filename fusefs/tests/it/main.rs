@@ -5,5 +5,6 @@
 mod content;
 mod damage;
 mod lifecycle;
+mod prune;
 mod requests;
 mod support;

@@ -32,6 +32,7 @@ const PHASES: &[(Phase, &str, Unit)] = &[
     (Phase::Compare, "Comparing", Unit::Bytes),
     (Phase::Reindex, "Indexing", Unit::Packs),
     (Phase::Prune, "Pruning", Unit::Packs),
+    (Phase::Repack, "Rewriting", Unit::Bytes),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,6 +48,7 @@ verbs! {
     Stats => stats,
     Fsck => fsck,
     Prune => prune,
+    Repack => repack,
     Reindex => reindex,
     Completion => completion,
     Man => man,

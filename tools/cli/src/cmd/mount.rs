@@ -29,7 +29,8 @@ const LOG_NAME: &str = "mount.log";
 ///
 /// Returns when the mount is usable. Nothing is copied: files are read from the repository when
 /// they are looked at. With --all, the directory holds commits/CHECKSUM for each commit and
-/// refs/NAME as a link to one. Errors met later are written to cache/mount.log in the repository.
+/// refs/NAME as a link to one; there a prune takes commits away, while a commit that is mounted by
+/// itself is kept. Errors met later are written to cache/mount.log in the repository.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove mount os/stable /mnt\n  grove mount --all /mnt\n  \
     grove mount -f os/stable /mnt")]
@@ -112,7 +113,6 @@ fn is_ready(child: &mut Child) -> bool {
 }
 
 fn serve(repo: Repository, what: What, args: &Args) -> Result<ExitCode> {
-    let _lock = repo.lock_shared()?;
     if args.serve {
         // Out of the reach of the terminal's signals; fails only for a group leader, which a
         // process that was just started is not.

@@ -16,6 +16,7 @@ mod kill;
 mod look;
 mod mount;
 mod ostree;
+mod prune;
 mod readme;
 mod upkeep;
 

@@ -1,9 +1,10 @@
-//! Which entries commits refer to.
+//! A walk that tells of everything that is wrong, for fsck.
 
 use std::collections::HashSet;
 
+use super::key;
 use crate::error::{Error, Result};
-use crate::id::{ObjectId, ObjectKind, PayloadId};
+use crate::id::{ObjectId, PayloadId};
 use crate::pack::{EntryKind, Key};
 use crate::repo::Repository;
 
@@ -115,35 +116,4 @@ impl Reach {
             Ok(())
         }
     }
-}
-
-pub(crate) fn key(kind: EntryKind, id: &ObjectId) -> Key {
-    Key::new(kind, *id.as_bytes())
-}
-
-/// Commits to walk: each root with up to `depth` parents (`None` = all). Where history is cut off
-/// because a parent was never fetched or has been pruned, it simply ends.
-pub(crate) fn with_parents(
-    repo: &Repository,
-    roots: impl IntoIterator<Item = ObjectId>,
-    depth: Option<u64>,
-) -> Result<HashSet<ObjectId>> {
-    let mut best: std::collections::HashMap<ObjectId, u64> = std::collections::HashMap::new();
-    for root in roots {
-        let mut next = Some(root);
-        let mut left = depth.map_or(u64::MAX, |d| d.saturating_add(1));
-        while let Some(id) = next.filter(|_| left > 0) {
-            // Seen before with at least as much left to go: nothing new from here on.
-            if best.get(&id).is_some_and(|seen| *seen >= left) {
-                break;
-            }
-            if !repo.contains(ObjectKind::Commit, &id)? {
-                break;
-            }
-            best.insert(id, left);
-            left -= 1;
-            next = repo.commit(&id)?.parent;
-        }
-    }
-    Ok(best.into_keys().collect())
 }
