@@ -82,6 +82,19 @@ pub enum Error {
         /// Its name.
         id: crate::id::PayloadId,
     },
+    /// Something at a path of a commit cannot be read because the repository is damaged.
+    #[error("{path}: {kind} object {id} cannot be read")]
+    Damaged {
+        /// The path in the commit.
+        path: String,
+        /// The kind of the object there.
+        kind: ObjectKind,
+        /// Its name.
+        id: ObjectId,
+        /// What is wrong.
+        #[source]
+        source: Box<Self>,
+    },
     /// No commit or ref of this name.
     #[error("no such rev {rev:?}")]
     RevNotFound {
@@ -165,6 +178,34 @@ pub enum Error {
     /// The caller asked for the operation to stop.
     #[error("interrupted")]
     Cancelled,
+}
+
+impl Error {
+    /// Whether data on disk is missing or not what it must be.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. }
+                | Self::MalformedObject { .. }
+                | Self::MissingObject { .. }
+                | Self::MissingPayload { .. }
+                | Self::Damaged { .. }
+        )
+    }
+
+    /// Says which path of a commit damage hits; other errors stay as they are.
+    pub fn hitting(self, path: &str, kind: ObjectKind, id: &ObjectId) -> Self {
+        if !self.is_damage() || matches!(self, Self::Damaged { .. }) {
+            return self;
+        }
+        let path = if path.is_empty() { "/" } else { path };
+        Self::Damaged {
+            path: path.to_owned(),
+            kind,
+            id: *id,
+            source: Box::new(self),
+        }
+    }
 }
 
 fn or_none(id: &Option<ObjectId>) -> String {

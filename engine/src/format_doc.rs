@@ -1,8 +1,10 @@
 //! docs/format.md says what the code does: its constants and hexdumps are compared here.
 
 use crate::compress::Codec;
-use crate::id::{ObjectId, PayloadId};
+use crate::id::{ObjectId, PackId, PayloadId};
 use crate::object::{FileHeader, Xattrs};
+use crate::pack::parity;
+use crate::pack::parity::Parity;
 use crate::pack::{self, BlockClass, BlockHeader, EntryKind, Key, Tail, data_sum, encode_entry};
 use crate::refs::{self, Refs};
 use crate::repo::encode_record;
@@ -101,6 +103,26 @@ fn hexdumps_are_what_is_written() {
         "file-record",
         &encode_record(&header, 6, Some(PayloadId::of(b"hello\n"))),
     );
+}
+
+#[test]
+fn parity_is_as_documented() {
+    let document = document();
+    for (name, value) in [
+        ("SHARD_UNIT", parity::SHARD_UNIT),
+        ("MAX_SHARDS", parity::MAX_SHARDS),
+        ("RECOVERY_SHARE", parity::RECOVERY_SHARE),
+        ("MIN_RECOVERY", parity::MIN_RECOVERY),
+    ] {
+        let row = format!("| `{name}` | {value} |");
+        assert!(document.contains(&row), "{row}");
+    }
+    let pack: Vec<u8> = (0..5000u32).map(|n| (n % 251) as u8).collect();
+    let file = Parity::of(PackId::from_bytes([0xaa; 16]), pack).encode();
+    // Two shards of each sort: the checksums of the recovery shards pin the code.
+    let head = parity::HEADER_SIZE + 4 * 8 + 8;
+    assert_hexdump("parity-head", &file[..head]);
+    assert_eq!(file.len(), 2 * head + 2 * 4096 + parity::END_SIZE);
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub fn is_valid_ref_name(name: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct RefsFile {
     path: PathBuf,
+    copy: PathBuf,
     lock: PathBuf,
 }
 
@@ -64,21 +65,37 @@ impl RefsFile {
     pub(crate) fn new(repo: &Path) -> Self {
         Self {
             path: repo.join("refs"),
+            copy: repo.join("refs.copy"),
             lock: repo.join("refs.lock"),
         }
     }
 
     /// Writes the file of an empty repository.
     pub(crate) fn init(&self, storage: &dyn Storage) -> Result<()> {
-        replace_file(storage, &self.path, encode(&Refs::default()).as_bytes())
+        self.write(storage, &Refs::default())
     }
 
     pub(crate) fn load(&self) -> Result<Refs> {
-        let bytes = std::fs::read(&self.path).at(&self.path)?;
-        decode(&bytes).map_err(|detail| Error::Corrupt {
-            path: self.path.clone(),
-            detail: detail.to_owned(),
-        })
+        load(&self.path)
+    }
+
+    /// Loads the copy, which may be older than the file by some changes.
+    pub(crate) fn load_copy(&self) -> Result<Refs> {
+        load(&self.copy)
+    }
+
+    /// Replaces the file whatever is in it, and its copy: for a repair.
+    pub(crate) fn restore(&self, storage: &dyn Storage, refs: &Refs) -> Result<()> {
+        let _lock = Lock::acquire(&self.lock, LockMode::Exclusive, PATIENCE)?;
+        self.write(storage, refs)
+    }
+
+    fn write(&self, storage: &dyn Storage, refs: &Refs) -> Result<()> {
+        let text = encode(refs);
+        replace_file(storage, &self.path, text.as_bytes())?;
+        // The refs have changed now, whatever becomes of the copy.
+        drop(replace_file(storage, &self.copy, text.as_bytes()));
+        Ok(())
     }
 
     /// Changes refs, all or none.
@@ -113,7 +130,7 @@ impl RefsFile {
             }
         }
         refs.generation += 1;
-        replace_file(storage, &self.path, encode(&refs).as_bytes())
+        self.write(storage, &refs)
     }
 
     /// As refs are files and directories elsewhere, `a` and `a/b` cannot both be refs.
@@ -133,6 +150,14 @@ impl RefsFile {
             None => Ok(()),
         }
     }
+}
+
+fn load(path: &Path) -> Result<Refs> {
+    let bytes = std::fs::read(path).at(path)?;
+    decode(&bytes).map_err(|detail| Error::Corrupt {
+        path: path.to_owned(),
+        detail: detail.to_owned(),
+    })
 }
 
 pub(crate) fn encode(refs: &Refs) -> String {

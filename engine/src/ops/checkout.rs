@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, IoResultExt, Result};
-use crate::id::ObjectId;
+use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
 use crate::object::DirMeta;
 use crate::ops::ls::{Node, normalise, resolve_path};
@@ -181,7 +181,9 @@ impl<'r> Job<'r> {
     }
 
     fn tree(&self, tree: ObjectId, meta: ObjectId) -> Result<OwnedFd> {
-        let meta = self.repo.dirmeta(&meta)?;
+        let id = meta;
+        let meta = self.repo.dirmeta(&id);
+        let meta = meta.map_err(|e| e.hitting("/", ObjectKind::Dirmeta, &id))?;
         let (fd, made) = self.make_dir(CWD, self.destination, "")?;
         let keep = fd.try_clone().at(self.destination)?;
         let dir = OpenDir {
@@ -244,7 +246,10 @@ fn fill<'s, 'j: 's>(scope: &Scope<'s>, dir: Arc<OpenDir<'j>>, tree: ObjectId) {
     let job = dir.job;
     let listing = match check_depth(&dir.path, dir.depth).and_then(|()| job.repo.dirtree(&tree)) {
         Ok(listing) => listing,
-        Err(error) => return job.note(Err(error)),
+        Err(error) => {
+            let error = error.hitting(&dir.path, ObjectKind::Dirtree, &tree);
+            return job.note(Err(error));
+        }
     };
     for start in (0..listing.files.len()).step_by(FILES_PER_TASK) {
         let (dir, listing) = (Arc::clone(&dir), Arc::clone(&listing));
@@ -276,7 +281,8 @@ fn fill<'s, 'j: 's>(scope: &Scope<'s>, dir: Arc<OpenDir<'j>>, tree: ObjectId) {
 fn open_child<'j>(parent: Arc<OpenDir<'j>>, name: &str, meta: &ObjectId) -> Result<OpenDir<'j>> {
     let job = parent.job;
     let path = parent.child_path(name);
-    let meta = job.repo.dirmeta(meta)?;
+    let damaged = |e: crate::Error| e.hitting(&path, ObjectKind::Dirmeta, meta);
+    let meta = job.repo.dirmeta(meta).map_err(damaged)?;
     let (fd, made) = job.make_dir(&parent.fd, name, &path)?;
     let depth = parent.depth + 1;
     Ok(OpenDir {

@@ -1,17 +1,27 @@
 //! Checking a repository: structure, stored bytes, or everything down to the checksums of objects.
 
-use std::collections::HashSet;
+mod deep;
+mod packs;
+mod paths;
+mod problem;
+mod scrub;
+mod walk;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
-use super::reach::Reach;
+pub(crate) use self::deep::{MISMATCH, check_units, units};
+pub(crate) use self::paths::fill_in;
+pub use self::problem::{HitPath, Problem, ProblemKind};
+use self::scrub::{Keeper, Run, Scrub};
+pub(crate) use self::walk::{Bad, walk};
 use crate::error::{Error, Result};
-use crate::id::{ObjectId, ObjectKind, PackId, PayloadId};
-use crate::index::ObjectIndex;
+use crate::id::{ObjectId, PackId};
 use crate::monitor::{Monitor, Phase};
-use crate::object::FileObject;
+use crate::pack::parity;
 use crate::pack::{EntryKind, Key};
 use crate::repo::Repository;
 use crate::store::lock;
@@ -28,6 +38,54 @@ pub enum Level {
     Deep,
 }
 
+impl Level {
+    /// The name of the level.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Data => "data",
+            Self::Deep => "deep",
+        }
+    }
+}
+
+/// What to check.
+#[derive(Debug, Clone, Copy)]
+pub struct FsckOptions {
+    /// How much is read.
+    pub level: Level,
+    /// Go on with a check of this level, or a deeper one, that was interrupted: packs that it
+    /// found sound are not read again.
+    pub resume: bool,
+    /// Do not read packs that were found sound within this many seconds.
+    pub max_age: Option<u64>,
+    /// At most this many paths are named for each problem.
+    pub paths: usize,
+    /// The time in seconds since 1970; `None` = as the system says.
+    pub now: Option<u64>,
+}
+
+impl Default for FsckOptions {
+    fn default() -> Self {
+        Self {
+            level: Level::default(),
+            resume: false,
+            max_age: None,
+            paths: 20,
+            now: None,
+        }
+    }
+}
+
+impl From<Level> for FsckOptions {
+    fn from(level: Level) -> Self {
+        Self {
+            level,
+            ..Self::default()
+        }
+    }
+}
+
 /// What was checked and what is wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FsckReport {
@@ -37,216 +95,196 @@ pub struct FsckReport {
     pub entries: u64,
     /// Packs looked at.
     pub packs: u64,
+    /// Packs whose blocks were not read because they had been checked before.
+    pub packs_skipped: u64,
     /// Bytes of packs read in full.
     pub bytes: u64,
-    /// One line for each thing that is wrong, naming what and where.
-    pub problems: Vec<String>,
+    /// Packs that no check of their blocks ever found sound.
+    pub never_checked: u64,
+    /// When the pack that waits longest for the next check was found sound, in seconds since 1970;
+    /// `None` if there is no pack, or one that was never checked.
+    pub oldest_check: Option<u64>,
+    /// Packs without parity file.
+    pub without_parity: u64,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
 }
 
 /// Checks a repository. Damage is reported, not returned as an error.
-pub fn fsck(repo: &Repository, level: Level, monitor: &dyn Monitor) -> Result<FsckReport> {
+pub fn fsck(
+    repo: &Repository,
+    options: impl Into<FsckOptions>,
+    monitor: &dyn Monitor,
+) -> Result<FsckReport> {
+    let options = options.into();
     let _lock = repo.lock_shared()?;
     repo.store().refresh()?;
     let mut report = FsckReport::default();
-    check_commits(repo, &mut report)?;
-    check_index(repo, &mut report);
-    let packs: Vec<PackId> = repo.store().index().present().iter().copied().collect();
-    report.packs = packs.len() as u64;
-    let problems = Mutex::new(Vec::new());
-    if level == Level::Quick {
-        packs
-            .iter()
-            .for_each(|id| note(&problems, check_footer(repo, id)));
+    let mut problems = Vec::new();
+    let commits = commits(repo, &mut problems)?;
+    report.commits = commits.len() as u64;
+    let found = walk(repo, &commits, &HashSet::new(), monitor)?;
+    report.entries = found.entries;
+    check_index(repo, &mut problems);
+    let ids: Vec<PackId> = repo.store().index().present().iter().copied().collect();
+    report.packs = ids.len() as u64;
+    if options.level == Level::Quick {
+        problems.extend(check_footers(repo, &ids));
+        check_dates(&Scrub::load(repo.path()), &ids, Level::Data, &mut report);
     } else {
-        let sizes = packs
-            .iter()
-            .map(|id| repo.store().pack(id).map_or(0, |p| p.size()));
-        report.bytes = sizes.sum();
-        monitor.begin(Phase::Verify, Some(report.bytes));
-        packs
-            .par_iter()
-            .try_for_each(|id| check_blocks(repo, id, &problems, monitor))?;
-        monitor.end(Phase::Verify);
+        read_packs(repo, &ids, &options, monitor, &mut problems, &mut report)?;
     }
-    if level == Level::Deep {
-        check_objects(repo, &problems, monitor)?;
-    }
-    report.problems.append(&mut lock(&problems));
+    packs::keys_from_index(repo, &mut problems)?;
+    add_unexplained(found.bad, &mut problems);
+    let without = |id: &&PackId| !parity::path_of(&repo.store().paths().pack(id)).exists();
+    report.without_parity = ids.iter().filter(without).count() as u64;
+    fill_in(repo, &commits, &mut problems, options.paths);
+    // Reading an object fails for the same reason as reading its block.
+    let is_place = |p: &Problem| matches!(p.kind, ProblemKind::Block | ProblemKind::Pack);
+    let places = problems.iter().filter(|p| is_place(p));
+    let places: HashSet<String> = places.map(|p| p.detail.clone()).collect();
+    problems.retain(|p| is_place(p) || !places.contains(&p.detail));
+    let order = |p: &Problem| (p.kind, p.detail.clone(), p.pack.is_none());
+    problems.sort_by_cached_key(order);
+    problems.dedup_by(|b, a| a.detail == b.detail);
+    report.problems = problems;
     Ok(report)
 }
 
-fn note(problems: &Mutex<Vec<String>>, result: Result<()>) {
-    if let Err(error) = result {
-        lock(problems).push(super::describe(&error));
-    }
-}
-
-fn check_commits(repo: &Repository, report: &mut FsckReport) -> Result<()> {
-    let mut commits: HashSet<ObjectId> = repo.commits()?.into_iter().collect();
-    for (name, id) in repo.refs()?.map {
-        if commits.insert(id) {
-            report
-                .problems
-                .push(format!("ref {name}: commit object {id} is missing"));
-            commits.remove(&id);
+/// Every commit there is; refs that lead to none, and a damaged refs file, are problems.
+pub(crate) fn commits(repo: &Repository, problems: &mut Vec<Problem>) -> Result<Vec<ObjectId>> {
+    let commits = repo.commits()?;
+    match repo.refs() {
+        Ok(refs) => {
+            for (name, id) in refs.map {
+                if commits.binary_search(&id).is_err() {
+                    let key = Key::new(EntryKind::Commit, *id.as_bytes());
+                    let detail = format!("ref {name}: commit object {id} is missing");
+                    problems.push(Problem::new(ProblemKind::Refs, detail).about(vec![key]));
+                }
+            }
         }
+        Err(error) => problems.push(Problem::of(ProblemKind::Refs, &error)),
     }
-    report.commits = commits.len() as u64;
-    let mut reach = Reach::default();
-    let mut ordered: Vec<ObjectId> = commits.into_iter().collect();
-    ordered.sort_unstable();
-    for id in ordered {
-        let problems = &mut report.problems;
-        reach.add_commit(repo, &id, &mut |path, error| {
-            problems.push(format!("commit {id}: {path}: {}", super::describe(&error)));
-        });
-    }
-    report.entries = reach.keys.len() as u64;
-    Ok(())
+    Ok(commits)
 }
 
-fn check_index(repo: &Repository, report: &mut FsckReport) {
+fn check_index(repo: &Repository, problems: &mut Vec<Problem>) {
     let index = repo.store().index();
     if let Err(error) = index.verify() {
-        report.problems.push(super::describe(&error));
+        problems.push(Problem::of(ProblemKind::Index, &error));
     }
-    report
-        .problems
-        .extend(index.damaged.iter().map(super::describe));
+    let damaged = index.damaged.iter();
+    problems.extend(damaged.map(|error| Problem::of(ProblemKind::Pack, error)));
 }
 
-fn check_footer(repo: &Repository, id: &PackId) -> Result<()> {
-    repo.store().pack(id)?.footer().map(drop)
-}
-
-/// Reads every block of a pack and compares it with its checksums.
-fn check_blocks(
-    repo: &Repository,
-    id: &PackId,
-    problems: &Mutex<Vec<String>>,
-    monitor: &dyn Monitor,
-) -> Result<()> {
-    let rows = repo
-        .store()
-        .pack(id)
-        .and_then(|pack| Ok((pack.footer()?, pack)));
-    let (rows, pack) = match rows {
-        Ok(found) => found,
-        Err(error) => {
-            note(problems, Err(error));
-            return Ok(());
-        }
-    };
-    for row in rows {
-        if monitor.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        note(problems, pack.check_stored(&row));
-        monitor.advance(Phase::Verify, u64::from(row.block_len));
-    }
-    Ok(())
-}
-
-/// Recomputes the names of all objects and payloads, in the order in which they are stored.
-fn check_objects(
-    repo: &Repository,
-    problems: &Mutex<Vec<String>>,
-    monitor: &dyn Monitor,
-) -> Result<()> {
-    let mut objects: Vec<(ObjectKind, ObjectId)> = Vec::new();
-    repo.store().index().for_each(&mut |key: &Key, _| {
-        let kind = match key.kind {
-            EntryKind::Commit => ObjectKind::Commit,
-            EntryKind::Dirtree => ObjectKind::Dirtree,
-            EntryKind::Dirmeta => ObjectKind::Dirmeta,
-            EntryKind::File => ObjectKind::File,
-            EntryKind::Payload | EntryKind::Recipe | EntryKind::Import => return Ok(()),
-        };
-        objects.push((kind, ObjectId::from_bytes(key.id)));
-        Ok(())
-    })?;
-    let mut files = Vec::new();
-    for (kind, id) in objects {
-        if kind == ObjectKind::File {
-            match repo.file(&id) {
-                Ok(file) => files.push(file),
-                Err(error) => note(problems, Err(error)),
-            }
-        } else {
-            note(problems, check_metadata(repo, kind, &id));
-        }
-    }
-    let place = |file: &FileObject| {
-        let key = Key::new(EntryKind::Payload, *file.payload?.as_bytes());
-        repo.store()
-            .locate(&key)
-            .ok()
-            .flatten()
-            .map(|at| (at.pack, at.offset, at.entry))
-    };
-    files.sort_by_cached_key(place);
-    monitor.begin(Phase::Verify, Some(files.iter().map(|f| f.size).sum()));
-    files.par_iter().with_max_len(64).try_for_each(|file| {
-        note(problems, check_file(repo, file, monitor));
-        monitor.advance(Phase::Verify, file.size);
-        if monitor.is_cancelled() {
-            Err(Error::Cancelled)
-        } else {
-            Ok(())
-        }
-    })?;
-    monitor.end(Phase::Verify);
-    Ok(())
-}
-
-fn mismatch(repo: &Repository, what: String) -> Error {
-    Error::Corrupt {
-        path: repo.path().to_owned(),
-        detail: format!("{what} does not match its checksum"),
-    }
-}
-
-fn check_metadata(repo: &Repository, kind: ObjectKind, id: &ObjectId) -> Result<()> {
-    if ObjectId::of(&repo.object_bytes(kind, id)?) == *id {
-        return Ok(());
-    }
-    Err(mismatch(repo, format!("{kind} object {id}")))
-}
-
-fn check_file(repo: &Repository, file: &FileObject, monitor: &dyn Monitor) -> Result<()> {
-    // Old writers hashed unsorted attributes as they came, newer ones sort them first.
-    let prefixes = [
-        file.header.content_prefix(),
-        file.header.with_sorted_xattrs().content_prefix(),
-    ];
-    let both = prefixes[0] != prefixes[1];
-    let mut hashers: Vec<Sha256> = prefixes
+/// Missing or malformed objects, unless a damaged block or pack that is reported explains them.
+fn add_unexplained(bad: Vec<Bad>, problems: &mut Vec<Problem>) {
+    let explained: HashSet<Key> = problems
         .iter()
-        .take(1 + usize::from(both))
-        .map(Sha256::new_with_prefix)
+        .flat_map(|p| p.keys.iter().copied())
         .collect();
-    let mut payload = Sha256::new();
-    let mut buf = vec![0; (1 << 20).min(file.size as usize)];
-    let mut at = 0;
-    while at < file.size && !monitor.is_cancelled() {
-        let n = repo.read_at(file, at, &mut buf)?;
-        hashers.iter_mut().for_each(|h| h.update(&buf[..n]));
-        payload.update(&buf[..n]);
-        at += n as u64;
+    for bad in bad {
+        if bad.keys.iter().all(|key| explained.contains(key)) {
+            continue;
+        }
+        problems.push(problem_of(&bad));
     }
-    if at < file.size {
-        return Ok(());
+}
+
+/// A problem with something that commits refer to.
+pub(crate) fn problem_of(bad: &Bad) -> Problem {
+    let kind = if bad.is_payload() {
+        ProblemKind::Payload
+    } else {
+        ProblemKind::Object
+    };
+    let mut problem = Problem::of(kind, &bad.error).about(bad.keys.clone());
+    if let Some(name) = &problem.object
+        && !problem
+            .detail
+            .contains(name.rsplit(' ').next().unwrap_or_default())
+    {
+        problem.detail = format!("{name}: {}", problem.detail);
     }
-    let payload = PayloadId::from_bytes(payload.finalize().into());
-    if file.payload.is_some_and(|expected| expected != payload) {
-        return Err(mismatch(
-            repo,
-            format!("payload {payload} of file object {}", file.id),
-        ));
+    problem
+}
+
+fn check_footers(repo: &Repository, ids: &[PackId]) -> Vec<Problem> {
+    let check = |id: &PackId| packs::check_footer(repo, id);
+    ids.par_iter().filter_map(check).collect()
+}
+
+fn seconds_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| time.as_secs())
+}
+
+/// Reads the blocks of packs, all or those that it is time for, and keeps the dates.
+fn read_packs(
+    repo: &Repository,
+    ids: &[PackId],
+    options: &FsckOptions,
+    monitor: &dyn Monitor,
+    problems: &mut Vec<Problem>,
+    report: &mut FsckReport,
+) -> Result<()> {
+    let now = options.now.unwrap_or_else(seconds_now);
+    let level = options.level;
+    let mut state = Scrub::load(repo.path());
+    state.packs.retain(|id, _| ids.binary_search(id).is_ok());
+    let interrupted = state.run.filter(|run| options.resume && run.level >= level);
+    let since = |id: &PackId| {
+        let last = state.last(id, level);
+        let young = options
+            .max_age
+            .is_some_and(|age| last.saturating_add(age) > now);
+        let done = interrupted.is_some_and(|run| last >= run.begun);
+        last > 0 && (young || done)
+    };
+    let (skipped, todo): (Vec<PackId>, Vec<PackId>) = ids.iter().partition(|id| since(id));
+    report.packs_skipped = skipped.len() as u64;
+    problems.extend(check_footers(repo, &skipped));
+    let fresh = Run { begun: now, level };
+    state.run = Some(interrupted.unwrap_or(fresh));
+    let sizes: BTreeMap<PackId, u64> = todo
+        .iter()
+        .map(|id| (*id, repo.store().pack(id).map_or(0, |pack| pack.size())))
+        .collect();
+    report.bytes = sizes.values().sum();
+    let keeper = Mutex::new(Keeper::new(repo.path(), state));
+    let units = match level {
+        Level::Deep => units(repo)?,
+        _ => Vec::new(),
+    };
+    let found = Mutex::new(Vec::new());
+    monitor.begin(
+        Phase::Verify,
+        (level != Level::Deep).then_some(report.bytes),
+    );
+    let done = todo.par_iter().with_max_len(1).try_for_each(|id| {
+        let mut problems = packs::check_blocks(repo, id, monitor)?;
+        let start = units.partition_point(|unit| unit.pack() < *id);
+        let end = units.partition_point(|unit| unit.pack() <= *id);
+        problems.extend(check_units(repo, &units[start..end], monitor)?);
+        lock(&keeper).note(*id, level, now, problems.is_empty());
+        lock(&found).append(&mut problems);
+        Ok(())
+    });
+    let mut keeper = lock(&keeper);
+    if !matches!(done, Err(Error::Cancelled)) {
+        keeper.scrub.run = None;
     }
-    let matches = |h: Sha256| ObjectId::from_bytes(h.finalize().into()) == file.id;
-    if hashers.into_iter().any(matches) {
-        return Ok(());
-    }
-    Err(mismatch(repo, format!("file object {}", file.id)))
+    keeper.save();
+    check_dates(&keeper.scrub, ids, level, report);
+    done?;
+    monitor.end(Phase::Verify);
+    problems.append(&mut lock(&found));
+    Ok(())
+}
+
+fn check_dates(state: &Scrub, ids: &[PackId], level: Level, report: &mut FsckReport) {
+    let last: Vec<u64> = ids.iter().map(|id| state.last(id, level)).collect();
+    report.never_checked = last.iter().filter(|time| **time == 0).count() as u64;
+    report.oldest_check = last.into_iter().min().filter(|time| *time > 0);
 }

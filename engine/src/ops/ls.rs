@@ -1,7 +1,7 @@
 //! Paths inside commits: looking one up, and walking what is below it in OSTree's order.
 
 use crate::error::{Error, Result};
-use crate::id::ObjectId;
+use crate::id::{ObjectId, ObjectKind};
 use crate::object::Commit;
 use crate::repo::Repository;
 use crate::tree::check_depth;
@@ -75,11 +75,15 @@ pub fn resolve_path(repo: &Repository, root: Node, path: &str) -> Result<Node> {
         path: normalise(path),
     };
     let mut node = root;
-    for name in normalise(path).split('/').filter(|name| !name.is_empty()) {
+    let path = normalise(path);
+    let mut at = 0;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
         let Node::Dir { tree, .. } = node else {
             return Err(not_found());
         };
-        let listing = repo.dirtree(&tree)?;
+        let damaged = |e: Error| e.hitting(&path[..at], ObjectKind::Dirtree, &tree);
+        let listing = repo.dirtree(&tree).map_err(damaged)?;
+        at += 1 + name.len();
         node = match (listing.dir(name), listing.file(name)) {
             (Some(dir), _) => Node::Dir {
                 tree: dir.tree,
@@ -109,13 +113,21 @@ pub fn resolve_following(repo: &Repository, root: Node, path: &str) -> Result<(S
         let here = done.last().map_or(root, |(_, node)| *node);
         let node = resolve_path(repo, here, &name).map_err(|e| match e {
             Error::PathNotFound { .. } => not_found(),
+            // Of the directory that the name was looked up in.
+            Error::Damaged {
+                kind, id, source, ..
+            } => {
+                let above: Vec<&str> = done.iter().map(|(name, _)| name.as_str()).collect();
+                source.hitting(&format!("/{}", above.join("/")), kind, &id)
+            }
             other => other,
         })?;
         let Node::File(id) = node else {
             done.push((name, node));
             continue;
         };
-        let file = repo.file(&id)?;
+        let file = repo.file(&id);
+        let file = file.map_err(|e| e.hitting(&normalise(path), ObjectKind::File, &id))?;
         if !file.header.is_symlink() {
             done.push((name, node));
             continue;
@@ -181,7 +193,8 @@ fn walk_below<E: From<Error>>(
     level: Option<usize>,
     visit: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let listing = repo.dirtree(&tree)?;
+    let listing = repo.dirtree(&tree);
+    let listing = listing.map_err(|e| e.hitting(path, ObjectKind::Dirtree, &tree))?;
     let length = path.len();
     for (name, id) in &listing.files {
         path.push('/');

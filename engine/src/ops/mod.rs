@@ -9,15 +9,16 @@ pub mod ls;
 mod prune;
 mod reach;
 mod repack;
+pub mod repair;
 pub mod source;
 pub mod stats;
 
-pub use self::fsck::{FsckReport, Level, fsck};
+pub use self::fsck::{FsckOptions, FsckReport, HitPath, Level, Problem, ProblemKind, fsck};
 pub use self::prune::{Gone, PruneOptions, PruneReport, prune};
 pub use self::repack::{RepackOptions, RepackReport, repack};
 
 /// An error and its causes in one line.
-fn describe(error: &crate::Error) -> String {
+pub(crate) fn describe(error: &crate::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -13,6 +13,7 @@ use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::{Lock, LockMode};
 use crate::fs::{Storage, replace_file};
 use crate::id::PackId;
+use crate::pack::parity;
 
 const HEADER: &str = "grove-doomed 1";
 const FOOTER: &str = "end";
@@ -70,9 +71,12 @@ pub(crate) fn finish(storage: &dyn Storage, repo: &Path) -> Result<()> {
     let packs = repo.join("packs");
     for id in load(&path)? {
         let pack = packs.join(format!("{id}.pack"));
-        match storage.remove_file(&pack) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).at(&pack),
-            _ => {}
+        // The parity file first: it must not outlive its pack.
+        for file in [parity::path_of(&pack), pack] {
+            match storage.remove_file(&file) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).at(&file),
+                _ => {}
+            }
         }
     }
     storage.sync_dir(&packs).at(&packs)?;

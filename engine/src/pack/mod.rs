@@ -5,6 +5,7 @@
 
 pub(crate) mod delta;
 pub(crate) mod doomed;
+pub(crate) mod parity;
 pub(crate) mod reader;
 pub(crate) mod recipe;
 pub(crate) mod writer;

@@ -99,6 +99,17 @@ impl BlockHead {
 
 impl PackReader {
     pub(crate) fn open(path: &Path, id: PackId) -> Result<Self> {
+        let pack = Self::open_damaged(path, id)?;
+        let mut header = [0; PACK_HEADER_SIZE];
+        pack.read_exact_at(&mut header, 0)?;
+        if header[..8] != PACK_MAGIC {
+            return Err(pack.corrupt(0, "not a pack"));
+        }
+        Ok(pack)
+    }
+
+    /// Opens a file that may be anything, to take from it what can be taken.
+    pub(crate) fn open_damaged(path: &Path, id: PackId) -> Result<Self> {
         let file = File::open(path).at(path)?;
         let size = file.metadata().at(path)?.len();
         let pack = Self {
@@ -110,11 +121,6 @@ impl PackReader {
         };
         if size > u64::from(u32::MAX) {
             return Err(pack.corrupt(0, "larger than 4 GiB"));
-        }
-        let mut header = [0; PACK_HEADER_SIZE];
-        pack.read_exact_at(&mut header, 0)?;
-        if header[..8] != PACK_MAGIC {
-            return Err(pack.corrupt(0, "not a pack"));
         }
         Ok(pack)
     }

@@ -5,6 +5,7 @@ use crate::id::PayloadId;
 
 const CONCAT: u8 = 1;
 const RECODE: u8 = 2;
+const DECODE: u8 = 3;
 /// Size of one row of a concatenation: payload name and where in the whole it ends.
 const PIECE_SIZE: usize = 40;
 /// No concatenation has more pieces: its recipe stays below 4 MiB.
@@ -24,6 +25,8 @@ pub(crate) enum Recipe<'a> {
     Concat(Concat<'a>),
     /// By compressing another one in the way that the bytes describe.
     Recode { plain: Piece, how: &'a [u8] },
+    /// By decompressing another one.
+    Decode { packed: Piece },
 }
 
 /// The rows of a concatenation, not empty, with ascending ends.
@@ -52,6 +55,14 @@ pub(crate) fn encode_recode(plain: Piece, how: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Encodes a decompression.
+pub(crate) fn encode_decode(packed: Piece) -> Vec<u8> {
+    let mut out = vec![DECODE];
+    out.extend_from_slice(packed.id.as_bytes());
+    out.extend_from_slice(&packed.size.to_le_bytes());
+    out
+}
+
 impl<'a> Recipe<'a> {
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, &'static str> {
         let (method, rest) = bytes.split_first().ok_or("recipe is empty")?;
@@ -66,16 +77,13 @@ impl<'a> Recipe<'a> {
                 Ok(Self::Concat(Concat(rows)))
             }
             RECODE => {
-                let (row, how) = rest
-                    .split_first_chunk::<PIECE_SIZE>()
-                    .ok_or("recipe is too short")?;
-                let id = PayloadId::from_slice(&row[..32]).ok_or("recipe is too short")?;
-                let plain = Piece {
-                    id,
-                    size: le64(row, 32),
-                };
+                let (plain, how) = take_piece(rest)?;
                 Ok(Self::Recode { plain, how })
             }
+            DECODE => match take_piece(rest)? {
+                (packed, []) => Ok(Self::Decode { packed }),
+                _ => Err("recipe is too long"),
+            },
             _ => Err("unknown kind of recipe"),
         }
     }
@@ -84,9 +92,18 @@ impl<'a> Recipe<'a> {
     pub(crate) fn pieces(&self) -> Vec<Piece> {
         match self {
             Self::Concat(concat) => (0..concat.0.len()).map(|n| concat.piece(n).1).collect(),
-            Self::Recode { plain, .. } => vec![*plain],
+            Self::Recode { plain: piece, .. } | Self::Decode { packed: piece } => vec![*piece],
         }
     }
+}
+
+fn take_piece(bytes: &[u8]) -> Result<(Piece, &[u8]), &'static str> {
+    let (row, rest) = bytes
+        .split_first_chunk::<PIECE_SIZE>()
+        .ok_or("recipe is too short")?;
+    let id = PayloadId::from_slice(&row[..32]).ok_or("recipe is too short")?;
+    let size = le64(row, 32);
+    Ok((Piece { id, size }, rest))
 }
 
 impl Concat<'_> {
@@ -150,6 +167,10 @@ mod tests {
             how: b"how",
         };
         assert_eq!(Recipe::decode(&bytes), Ok(expected));
+        let bytes = encode_decode(piece(b"x", 7));
+        let packed = piece(b"x", 7);
+        assert_eq!(Recipe::decode(&bytes), Ok(Recipe::Decode { packed }));
+        assert!(Recipe::decode(&[&bytes[..], b"x"].concat()).is_err());
     }
 
     #[test]

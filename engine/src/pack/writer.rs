@@ -139,6 +139,17 @@ impl Block {
     }
 }
 
+impl Block {
+    pub(crate) fn class(&self) -> BlockClass {
+        self.header.class
+    }
+
+    /// Whether this is the block that a footer's row tells of.
+    pub(crate) fn is_at(&self, row: &FooterRow) -> bool {
+        self.header.data_sum == row.data_sum && self.header.head_sum == row.head_sum
+    }
+}
+
 /// A finished pack that still lies in the staging directory, durable under its temporary name.
 #[derive(Debug)]
 pub(crate) struct StagedPack {

@@ -127,3 +127,31 @@ pub(crate) fn redo(plain: &[u8], recipe: &Recipe, size: usize) -> io::Result<Vec
     }
     Ok(out)
 }
+
+/// The plain form of a payload, without a recipe; `None` when it is not compressed or larger than
+/// `limit`. Unlike [`undo`] this is fast, and works for every encoder.
+pub(crate) fn decompress(bytes: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    decoder(bytes)?
+        .take(limit + 1)
+        .read_to_end(&mut plain)
+        .ok()?;
+    (plain.len() as u64 <= limit).then_some(plain)
+}
+
+/// Is there an archive inside, whose members may be stored elsewhere, too?
+pub(crate) fn holds_archive(bytes: &[u8]) -> bool {
+    let mut head = [0; 6];
+    let rest = bytes.get(cpio::len(bytes)..).unwrap_or_default();
+    decoder(rest).is_some_and(|mut plain| plain.read_exact(&mut head).is_ok()) && cpio::knows(&head)
+}
+
+fn decoder(bytes: &[u8]) -> Option<Box<dyn Read + '_>> {
+    if deflate::knows(bytes) {
+        Some(Box::new(flate2::read::MultiGzDecoder::new(bytes)))
+    } else if zst::knows(bytes) {
+        Some(Box::new(zstd::Decoder::with_buffer(bytes).ok()?))
+    } else {
+        None
+    }
+}

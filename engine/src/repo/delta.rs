@@ -5,6 +5,7 @@
 //! as small as a delta of whole files, and five times smaller than storing changed files whole.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::anchors::{AnchorBuilder, Anchors};
 use crate::compress::compress_with_prefix;
@@ -22,18 +23,42 @@ const IN_MEMORY_MAX: u64 = 32 << 20;
 /// Smaller payloads are not worth a delta: its head alone takes 56 bytes.
 pub(crate) const MIN_SIZE: u64 = 256;
 
+/// An older version of a payload.
+#[derive(Debug, Clone)]
+pub(crate) struct Older {
+    pub(crate) piece: Piece,
+    /// Its bytes, when they are at hand; else the store has them.
+    pub(crate) bytes: Option<Arc<Vec<u8>>>,
+}
+
+impl From<Piece> for Older {
+    fn from(piece: Piece) -> Self {
+        Self { piece, bytes: None }
+    }
+}
+
 /// A payload that deltas are made against.
 #[derive(Debug)]
 pub(crate) struct Base {
     piece: Piece,
     /// All its bytes, unless it is too large.
-    bytes: Option<Vec<u8>>,
+    bytes: Option<Arc<Vec<u8>>>,
     anchors: Option<Anchors>,
 }
 
 impl Base {
     /// Reads a base; its parts are stored plain.
-    pub(crate) fn load(store: &Store, piece: Piece) -> Result<Self> {
+    pub(crate) fn load(store: &Store, older: &Older) -> Result<Self> {
+        let piece = older.piece;
+        if let Some(bytes) = &older.bytes {
+            let mut anchors = AnchorBuilder::new(piece.size);
+            anchors.update(bytes);
+            return Ok(Self {
+                piece,
+                bytes: Some(Arc::clone(bytes)),
+                anchors: Some(anchors.finish()),
+            });
+        }
         let in_memory = piece.size <= IN_MEMORY_MAX;
         let mut whole = Vec::with_capacity(if in_memory { piece.size as usize } else { 0 });
         let mut anchors = (piece.size > WHOLE_WINDOW).then(|| AnchorBuilder::new(piece.size));
@@ -51,7 +76,7 @@ impl Base {
         }
         Ok(Self {
             piece,
-            bytes: in_memory.then_some(whole),
+            bytes: in_memory.then(|| Arc::new(whole)),
             anchors: anchors.map(AnchorBuilder::finish),
         })
     }

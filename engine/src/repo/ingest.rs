@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::object::FileHeader;
-use crate::pack::recipe::Piece;
+use crate::repo::delta::Older;
 
 /// Payloads up to this size are held in memory while they are stored.
 pub(crate) const IN_MEMORY_MAX: u64 = 32 << 20;
@@ -253,5 +253,5 @@ pub(super) struct NewPayload {
     /// Its place among others of the same path.
     pub(super) sequence: u32,
     /// What it may be a delta against.
-    pub(super) base: Option<Piece>,
+    pub(super) base: Option<Older>,
 }

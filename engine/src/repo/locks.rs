@@ -12,6 +12,9 @@ use crate::monitor::Monitor;
 
 /// How long operations wait for a lock before they say who holds it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Another prune is not waited for. But a child process that is being started may hold a copy of
+/// a lock that has just been given back.
+const UPKEEP_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a waiting prune tries again.
 const RETRY: Duration = Duration::from_millis(10);
 /// A prune that has waited this long for a gap between writers holds up new ones at the gate ...
@@ -71,7 +74,7 @@ impl Repository {
     /// its end: until then no other one takes away a pack that it has seen.
     pub(crate) fn lock_upkeep(&self) -> Result<Lock> {
         let path = self.path.join("upkeep.lock");
-        Lock::acquire(&path, LockMode::Exclusive, Duration::ZERO)
+        Lock::acquire(&path, LockMode::Exclusive, UPKEEP_PATIENCE)
     }
 
     /// Waits until nobody writes; until the lock is dropped nobody begins to.

@@ -36,7 +36,11 @@ fn file(repo: &Path) -> PathBuf {
     repo.join("meta.json")
 }
 
+/// The compatible feature that says that writers make a parity file for each pack.
+const PARITY: &str = "parity";
+
 impl Meta {
+    /// Writes the file of a new repository; also one in place of a damaged file.
     pub(crate) fn init(repo: &Path, storage: &dyn Storage) -> Result<()> {
         let meta = Self {
             version: VERSION,
@@ -45,9 +49,35 @@ impl Meta {
                 ..Features::default()
             },
         };
-        let mut text = serde_json::to_vec_pretty(&meta).expect("because it is plain data");
+        meta.write(repo, storage)
+    }
+
+    fn write(&self, repo: &Path, storage: &dyn Storage) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(self).expect("because it is plain data");
         text.push(b'\n');
         replace_file(storage, &file(repo), &text)
+    }
+
+    /// Whether packs get a parity file when they are published.
+    pub(crate) fn has_parity(&self) -> bool {
+        self.features.compatible.iter().any(|name| name == PARITY)
+    }
+
+    /// Switches parity files for future packs on or off, durably.
+    pub(crate) fn set_parity(
+        &mut self,
+        repo: &Path,
+        storage: &dyn Storage,
+        parity: bool,
+    ) -> Result<()> {
+        if self.has_parity() == parity {
+            return Ok(());
+        }
+        self.features.compatible.retain(|name| name != PARITY);
+        if parity {
+            self.features.compatible.push(PARITY.to_owned());
+        }
+        self.write(repo, storage)
     }
 
     /// Reads and checks the file: a missing one means that this is no repository.

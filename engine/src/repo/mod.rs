@@ -5,15 +5,16 @@ pub(crate) mod delta;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 mod locks;
-mod meta;
+pub(crate) mod meta;
 pub(crate) mod parts;
 mod payloads;
 mod resolve;
+pub(crate) mod restore;
 mod split;
 pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::{DiskStorage, Storage};
@@ -24,7 +25,7 @@ use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DecodeError, DirMeta, Dirtree, FileHeader, FileObject};
 use crate::pack::{EntryKind, Key, part_count};
 use crate::refs::{RefUpdate, Refs, RefsFile};
-use crate::store::{Found, Store};
+use crate::store::{Found, Store, lock};
 
 use self::meta::Meta;
 pub use self::transaction::Transaction;
@@ -37,10 +38,12 @@ pub struct Repository {
     storage: Arc<dyn Storage>,
     store: Store,
     refs: RefsFile,
+    /// The commits of the index that was scanned last.
+    commits: Mutex<Option<(Weak<Index>, Vec<ObjectId>)>>,
 }
 
 /// Directories of a repository, made by `init`.
-const DIRECTORIES: [&str; 5] = ["packs", "index", "cache", "staging", "leases"];
+pub(crate) const DIRECTORIES: [&str; 5] = ["packs", "index", "cache", "staging", "leases"];
 
 /// Size of the fixed part of a file record: payload size and payload id.
 const RECORD_HEAD: usize = 8 + PayloadId::LEN;
@@ -82,6 +85,7 @@ impl Repository {
             storage,
             store: Store::open(path)?,
             refs: RefsFile::new(path),
+            commits: Mutex::default(),
             path: path.to_owned(),
         })
     }
@@ -113,6 +117,21 @@ impl Repository {
         self.meta.check_writable(&self.path)
     }
 
+    /// Whether packs get a parity file when they are published.
+    pub fn has_parity(&self) -> bool {
+        self.meta.has_parity()
+    }
+
+    /// Switches parity files for future packs on or off.
+    pub fn set_parity(&mut self, parity: bool) -> Result<()> {
+        self.check_writable()?;
+        self.meta.set_parity(&self.path, &*self.storage, parity)
+    }
+
+    pub(crate) fn refs_file(&self) -> &RefsFile {
+        &self.refs
+    }
+
     /// All refs.
     pub fn refs(&self) -> Result<Refs> {
         self.refs.load()
@@ -142,13 +161,22 @@ impl Repository {
     /// Every commit in the repository, sorted.
     pub fn commits(&self) -> Result<Vec<ObjectId>> {
         self.store.refresh()?;
+        let index = self.store.index();
+        let mut known = lock(&self.commits);
+        if let Some((of, commits)) = known.as_ref()
+            && of.as_ptr() == Arc::as_ptr(&index)
+        {
+            return Ok(commits.clone());
+        }
         let mut commits = Vec::new();
-        self.store.index().for_each(&mut |key, _| {
+        index.for_each(&mut |key, _| {
             if key.kind == EntryKind::Commit {
                 commits.push(ObjectId::from_bytes(key.id));
             }
             Ok(())
         })?;
+        // As long as the reference is held, no other index has the same address.
+        *known = Some((Arc::downgrade(&index), commits.clone()));
         Ok(commits)
     }
 
@@ -164,6 +192,16 @@ impl Repository {
             .store
             .locate(&Key::new(entry_kind(kind), *id.as_bytes()))?
             .is_some())
+    }
+
+    /// Whether every part of a payload is in the repository.
+    pub(crate) fn contains_payload(&self, id: &PayloadId, size: u64) -> Result<bool> {
+        for key in self.store.keys_of(id, size)? {
+            if self.store.locate(&key)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn find(&self, kind: ObjectKind, id: &ObjectId) -> Result<Found> {

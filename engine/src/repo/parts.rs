@@ -9,12 +9,11 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::delta;
-use super::delta::Base;
+use super::delta::{Base, Older};
 use super::layout::LayoutKey;
 use crate::compress::LEVEL;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
-use crate::pack::recipe::Piece;
 use crate::pack::writer::{Block, BlockBuilder};
 use crate::pack::{BlockClass, GROUP_TARGET, Key, extent_size};
 use crate::store::Store;
@@ -28,7 +27,7 @@ const EXTENTS_AT_ONCE: usize = 32;
 pub(crate) struct InMemory {
     pub(crate) id: PayloadId,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) base: Option<Piece>,
+    pub(crate) base: Option<Older>,
 }
 
 /// A small payload waiting to be grouped with its like.
@@ -75,11 +74,9 @@ pub(crate) fn small_parts(store: &Store, window: Vec<Small>, level: i32) -> io::
         .partition(|small| small.payload.base.is_some());
     // In the order in which the bases are stored: each of their blocks is decoded once.
     based.sort_by_cached_key(|small| {
-        let base = small
-            .payload
-            .base
-            .expect("because those without were taken out");
-        let at = store.locate(&part_key(&base.id, 0)).ok().flatten();
+        let base = small.payload.base.as_ref();
+        let base = base.expect("because those without were taken out");
+        let at = store.locate(&part_key(&base.piece.id, 0)).ok().flatten();
         at.map(|at| (at.pack, at.offset, at.entry))
     });
     let deltas: Vec<Option<Vec<u8>>> = based
@@ -100,7 +97,7 @@ pub(crate) fn small_parts(store: &Store, window: Vec<Small>, level: i32) -> io::
 
 /// The delta of a payload of one part, if it pays. A base that cannot be read is no base.
 fn small_delta(store: &Store, payload: &InMemory, level: i32) -> Option<Vec<u8>> {
-    let base = Base::load(store, payload.base?).ok()?;
+    let base = Base::load(store, payload.base.as_ref()?).ok()?;
     let record = base.delta(store, &payload.bytes, 0, level).ok()?;
     let worth = delta::surely_pays(record.len(), payload.bytes.len()) || {
         let key = part_key(&payload.id, 0);
@@ -144,7 +141,7 @@ fn extent_part(
 pub(crate) fn extents(store: &Store, large: &[InMemory], level: i32) -> io::Result<Vec<Part>> {
     let bases: Vec<Option<Base>> = large
         .par_iter()
-        .map(|payload| Base::load(store, payload.base?).ok())
+        .map(|payload| Base::load(store, payload.base.as_ref()?).ok())
         .collect();
     let mut cut = Vec::new();
     for (payload, base) in large.iter().zip(&bases) {
@@ -195,10 +192,10 @@ fn plain_where_deltas_are_few(
 pub(crate) fn extents_of_file(
     store: &Store,
     path: &Path,
-    (id, size, base): (&PayloadId, u64, Option<Piece>),
+    (id, size, base): (&PayloadId, u64, Option<Older>),
     mut append: impl FnMut(Part) -> Result<()>,
 ) -> Result<()> {
-    let base = base.and_then(|base| Base::load(store, base).ok());
+    let base = base.and_then(|base| Base::load(store, &base).ok());
     let step = extent_size(size) as usize;
     let at_once = (EXTENTS_AT_ONCE * (256 << 10) / step).max(2);
     let mut file = File::open(path).at(path)?;

@@ -1,10 +1,12 @@
 //! How new payloads are stored: grouped, cut into extents, as deltas, or by a recipe.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::delta::Older;
 use super::ingest::{Content, NewPayload};
 use super::layout::LayoutKey;
 use super::parts::{InMemory, Part, Small, extents, extents_of_file, small_parts};
@@ -14,7 +16,7 @@ use crate::compress::LEVEL;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
 use crate::pack::delta::DELTA_TARGET;
-use crate::pack::recipe::{Piece, encode_concat, encode_recode};
+use crate::pack::recipe::{Piece, encode_concat, encode_decode, encode_recode};
 use crate::pack::writer::{Block, BlockBuilder};
 use crate::pack::{BlockClass, GROUPED_MAX, Key};
 use crate::recode;
@@ -23,6 +25,8 @@ use crate::store::payload::{part_key, recipe_key};
 
 /// Small payloads are gathered up to this many bytes before they are sorted and grouped.
 const WINDOW_TARGET: usize = 24 << 20;
+/// Older versions up to this size may be decompressed whenever a delta to them is read.
+const MAX_DECODED: u64 = 1 << 20;
 /// Pieces of an archive are stored in batches of about this many bytes.
 const BATCH: u64 = 32 << 20;
 
@@ -69,9 +73,10 @@ impl Transaction<'_> {
             return Ok(());
         }
         self.pending.insert(part_key(&plain.id, 0));
-        let base = payload
-            .base
-            .and_then(|base| self.repo.store().plain_form(base).ok().flatten());
+        let base = match &payload.base {
+            Some(base) => self.plain_form(base.piece)?,
+            None => None,
+        };
         let plain = NewPayload {
             id: plain.id,
             size: plain.size,
@@ -84,6 +89,34 @@ impl Transaction<'_> {
         self.put_payload(plain, &mut large)?;
         let parts = extents(self.repo.store(), &large, LEVEL).at(self.repo.path())?;
         self.append_parts(parts)
+    }
+
+    /// The plain form of an older version: as it is stored, or else as it can be made at any time.
+    fn plain_form(&mut self, older: Piece) -> Result<Option<Older>> {
+        let store = self.repo.store();
+        if let Ok(Some(plain)) = store.plain_form(older) {
+            return Ok(Some(plain.into()));
+        }
+        let mut packed = vec![0; older.size.min(MAX_DECODED) as usize];
+        let read = store.read_payload(&older.id, older.size, 0, &mut packed);
+        if older.size > MAX_DECODED || read.is_err() {
+            return Ok(None);
+        }
+        let Some(bytes) = recode::decompress(&packed, 8 * MAX_DECODED).filter(|b| !b.is_empty())
+        else {
+            return Ok(Some(older.into()));
+        };
+        let piece = Piece {
+            id: PayloadId::of(&bytes),
+            size: bytes.len() as u64,
+        };
+        if self.has_payload(&piece.id, piece.size)? {
+            return Ok(Some(piece.into()));
+        }
+        self.pending.insert(part_key(&piece.id, 0));
+        self.put_recipe(&piece.id, &encode_decode(older))?;
+        let bytes = Some(Arc::new(bytes));
+        Ok(Some(Older { piece, bytes }))
     }
 
     fn put_recipe(&mut self, id: &PayloadId, recipe: &[u8]) -> Result<()> {
@@ -108,7 +141,7 @@ impl Transaction<'_> {
                 {
                     return self.put_pieces(&id, &hint, &bytes, &pieces);
                 }
-                let base = base.and_then(|b| self.repo.store().plain_base(b).ok().flatten());
+                let base = base.and_then(|base| self.plain_base(base));
                 let payload = InMemory { id, bytes, base };
                 if size > GROUPED_MAX {
                     large.push(payload);
@@ -125,6 +158,15 @@ impl Transaction<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What a delta to an older version is to be made against, if it can be.
+    fn plain_base(&self, older: Older) -> Option<Older> {
+        if older.bytes.is_some() {
+            return Some(older);
+        }
+        let base = self.repo.store().plain_base(older.piece);
+        base.ok().flatten().map(Older::from)
     }
 
     /// Stores the pieces of a payload as payloads of their own, and how they make up the whole.
@@ -155,7 +197,9 @@ impl Transaction<'_> {
                 id: piece.id,
                 size: piece.size,
                 content: Content::Bytes(bytes[cut.range.clone()].to_vec()),
-                base: name.and_then(|name| self.older_version(name, piece.size)),
+                base: name
+                    .and_then(|name| self.older_version(name, piece.size))
+                    .map(Older::from),
                 hint: name.unwrap_or(hint).to_vec(),
                 sequence: batch.len() as u32,
             });
@@ -173,14 +217,14 @@ impl Transaction<'_> {
         path: &Path,
         hint: &[u8],
         Piece { id, size }: Piece,
-        base: Option<Piece>,
+        base: Option<Older>,
     ) -> Result<()> {
         let chunked = base.is_none() && self.repo.allows_derived();
         if chunked && split::is_chunked_file(path, size)? {
             return self.put_chunks_of_file(path, hint, &id);
         }
         let store = self.repo.store();
-        let base = base.and_then(|base| store.plain_base(base).ok().flatten());
+        let base = base.and_then(|base| self.plain_base(base));
         extents_of_file(store, path, (&id, size, base), |part| {
             self.check_cancelled()?;
             self.append_part(part)
@@ -229,13 +273,13 @@ impl Transaction<'_> {
         self.put_recipe(id, &encode_concat(&pieces))
     }
 
-    fn append_parts(&mut self, parts: Vec<Part>) -> Result<()> {
+    pub(super) fn append_parts(&mut self, parts: Vec<Part>) -> Result<()> {
         parts
             .into_iter()
             .try_for_each(|part| self.append_part(part))
     }
 
-    fn append_part(&mut self, part: Part) -> Result<()> {
+    pub(super) fn append_part(&mut self, part: Part) -> Result<()> {
         match part {
             Part::Plain(block) => self.append_block(&block),
             Part::Delta(key, record) => self.push_record(key, &record),
@@ -297,7 +341,13 @@ fn into_memory(payload: NewPayload) -> Result<NewPayload> {
 
 fn undo(payload: &NewPayload) -> Option<Undone> {
     match &payload.content {
-        Content::Bytes(bytes) if payload.size <= recode::MAX_SIZE => recode::undo(bytes),
+        // Taking a file apart costs much more than storing it, so it must promise to pay.
+        Content::Bytes(bytes)
+            if payload.size <= recode::MAX_SIZE
+                && (payload.base.is_some() || recode::holds_archive(bytes)) =>
+        {
+            recode::undo(bytes)
+        }
         _ => None,
     }
 }

@@ -26,11 +26,12 @@ use crate::index::set::Index;
 use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DirMeta, Dirtree};
 use crate::pack::doomed;
+use crate::pack::parity;
 use crate::pack::recipe::Piece;
 use crate::pack::writer::{Block, BlockBuilder, IndexRow, PackWriter, StagedPack};
 use crate::pack::{BlockClass, EntryKind, Key, MAX_RAW, META_TARGET, PACK_TARGET};
 use crate::refs::RefUpdate;
-use crate::repo::delta::MIN_SIZE;
+use crate::repo::delta::{MIN_SIZE, Older};
 use crate::store::payload::part_key;
 use crate::tree::{FileEntry, MutableTree, NewRecord};
 
@@ -74,13 +75,26 @@ pub struct Transaction<'r> {
     pub(super) report: WriteReport,
     // Last, so that the directory goes when everything in it is closed.
     pub(super) staging: OwnedDir,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl<'r> Transaction<'r> {
     pub(super) fn begin(repo: &'r Repository, monitor: &'r dyn Monitor) -> Result<Self> {
-        repo.check_writable()?;
         let lock = repo.lock_shared()?;
+        Self::begin_under(repo, monitor, Some(lock))
+    }
+
+    /// Begins under a lock that the caller holds, shared or not, for as long as this lives.
+    pub(crate) fn begin_locked(repo: &'r Repository, monitor: &'r dyn Monitor) -> Result<Self> {
+        Self::begin_under(repo, monitor, None)
+    }
+
+    fn begin_under(
+        repo: &'r Repository,
+        monitor: &'r dyn Monitor,
+        lock: Option<Lock>,
+    ) -> Result<Self> {
+        repo.check_writable()?;
         doomed::finish(repo.storage(), repo.path())?;
         // Only what is seen under the lock is sure not to be deleted meanwhile.
         repo.store().refresh()?;
@@ -224,7 +238,7 @@ impl<'r> Transaction<'r> {
                 id: payload,
                 size: file.size,
                 content: file.content,
-                base: self.older_version(&file.hint, file.size),
+                base: self.older_version(&file.hint, file.size).map(Older::from),
                 hint: file.hint,
                 sequence: 0,
             });
@@ -241,7 +255,7 @@ impl<'r> Transaction<'r> {
     }
 
     /// Adds an entry to the metadata packs unless the repository has it.
-    fn put_meta(&mut self, key: Key, bytes: &[u8]) -> Result<()> {
+    pub(super) fn put_meta(&mut self, key: Key, bytes: &[u8]) -> Result<()> {
         if self.has(&key)? {
             return Ok(());
         }
@@ -365,7 +379,13 @@ pub(crate) fn publish_packs(repo: &Repository, packs: &[StagedPack]) -> Result<(
     }
     repo.storage()
         .sync_dir(paths.packs_dir())
-        .at(paths.packs_dir())
+        .at(paths.packs_dir())?;
+    if repo.has_parity() {
+        for pack in packs {
+            parity::make(repo.storage(), &paths.pack(&pack.id), pack.id)?;
+        }
+    }
+    Ok(())
 }
 
 /// Packs of one sort, one after the other.

@@ -109,6 +109,12 @@ impl Store {
                 })?;
                 Ok(copy_from(whole.bytes(), at as usize, buf))
             }
+            Recipe::Decode { packed } => {
+                let whole = self.derived(&at_pack, nesting, true, || {
+                    self.unpack(of, packed, nesting + 1)
+                })?;
+                Ok(copy_from(whole.bytes(), at as usize, buf))
+            }
         }
     }
 
@@ -122,6 +128,21 @@ impl Store {
         let mut bytes = vec![0; plain.size as usize];
         self.read_nested(plain, 0, &mut bytes, nesting)?;
         recode::redo(&bytes, &how, of.size as usize).map_err(|e| fail(e.to_string()))
+    }
+
+    fn unpack(&self, of: Piece, packed: Piece, nesting: u32) -> Result<Vec<u8>> {
+        let fail = || self.corrupt(format!("payload {}: its compressed form is damaged", of.id));
+        if of.size > recode::MAX_PLAIN || packed.size > recode::MAX_SIZE {
+            return Err(fail());
+        }
+        let mut bytes = vec![0; packed.size as usize];
+        self.read_nested(packed, 0, &mut bytes, nesting)?;
+        let plain = recode::decompress(&bytes, of.size).ok_or_else(fail)?;
+        if plain.len() as u64 == of.size {
+            Ok(plain)
+        } else {
+            Err(fail())
+        }
     }
 
     fn check_nesting(&self, id: &PayloadId, nesting: u32) -> Result<()> {
@@ -227,6 +248,26 @@ impl Store {
         Ok(keys)
     }
 
+    /// The payloads that decoding an entry needs, whole or in part.
+    pub(crate) fn needed_payloads(&self, key: &Key) -> Result<Vec<Piece>> {
+        if key.kind != EntryKind::Recipe {
+            let is_delta = self.class_of(key)? == Some(BlockClass::Delta);
+            let base = if is_delta { self.base_of(key)? } else { None };
+            return Ok(base.into_iter().collect());
+        }
+        let found = self.get_stored(key, true)?;
+        let recipe = found.and_then(|(_, found)| {
+            let recipe = Recipe::decode(found.bytes()).ok()?;
+            Some(recipe.pieces().into_iter().collect())
+        });
+        Ok(recipe.unwrap_or_default())
+    }
+
+    /// What a delta record decodes to.
+    pub(crate) fn decode_delta(&self, key: &Key, record: &[u8]) -> Result<Vec<u8>> {
+        self.apply_delta(key, record, 0)
+    }
+
     /// What a delta against this payload is to be made against, as a delta's base has none itself:
     /// the payload, or its own base; `None` for what is made by recompression or missing.
     pub(crate) fn plain_base(&self, of: Piece) -> Result<Option<Piece>> {
@@ -241,9 +282,11 @@ impl Store {
         let Some((_, found)) = self.get_stored(&recipe_key(&of.id), true)? else {
             return Ok(None);
         };
-        let Ok(Recipe::Concat(_)) = Recipe::decode(found.bytes()) else {
-            return Ok(None);
-        };
+        match Recipe::decode(found.bytes()) {
+            Ok(Recipe::Concat(_)) => {}
+            Ok(Recipe::Decode { .. }) => return Ok(Some(of)),
+            _ => return Ok(None),
+        }
         for key in self.needs(&recipe_key(&of.id))? {
             if key.kind == EntryKind::Recipe || self.class_of(&key)? == Some(BlockClass::Delta) {
                 return Ok(None);
@@ -252,14 +295,14 @@ impl Store {
         Ok(Some(of))
     }
 
-    /// The plain form of a payload that is stored by how it is compressed again; else itself.
+    /// The plain form of a payload that is stored by how it is compressed again; `None` for others.
     pub(crate) fn plain_form(&self, of: Piece) -> Result<Option<Piece>> {
         let Some((_, found)) = self.get_stored(&recipe_key(&of.id), true)? else {
-            return Ok(Some(of));
+            return Ok(None);
         };
         match Recipe::decode(found.bytes()) {
             Ok(Recipe::Recode { plain, .. }) => Ok(Some(plain)),
-            _ => Ok(Some(of)),
+            _ => Ok(None),
         }
     }
 

@@ -291,7 +291,7 @@ fn a_full_disk_is_an_error_and_leaves_the_repository_as_it_was() {
         );
         let report =
             grove_engine::ops::fsck(&repo, grove_engine::ops::Level::Deep, &Silent).unwrap();
-        assert_eq!(report.problems, Vec::<String>::new());
+        assert_eq!(report.problems, []);
         fs::write(tree.join("large"), "fits again").unwrap();
         commit_dir(&repo, "os", &tree).unwrap();
     };

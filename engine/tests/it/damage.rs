@@ -11,7 +11,7 @@ use tempfile::tempdir;
 use super::support::{commit_dir, list_commit, list_dir, make_tree, noise, packs, run};
 
 #[derive(Debug, Clone, Copy)]
-enum Action {
+pub enum Action {
     Flip(usize),
     Truncate(usize),
     Garbage,
@@ -19,7 +19,7 @@ enum Action {
     Delete,
 }
 
-fn apply(action: Action, path: &Path) {
+pub fn apply(action: Action, path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     match action {
         Action::Flip(permille) => {
@@ -158,10 +158,7 @@ fn a_damaged_index_heals_itself() {
                 assert_right_or_error(action, &repo),
                 "{action:?} (before: {whole})"
             );
-            assert_eq!(
-                fsck(&repo, Level::Quick, &Silent).unwrap().problems,
-                Vec::<String>::new()
-            );
+            assert_eq!(fsck(&repo, Level::Quick, &Silent).unwrap().problems, []);
         },
     );
 }

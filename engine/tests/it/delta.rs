@@ -90,7 +90,7 @@ fn an_update_takes_a_fraction_of_what_changed_and_reads_the_same() {
         assert_reads_anywhere(&repo, &second.0, path, bytes);
     }
     let report = fsck(&repo, Level::Deep, &Silent).unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.problems, []);
 }
 
 #[test]
@@ -176,5 +176,5 @@ fn members_of_an_archive_are_shared_with_files_and_large_data_with_its_shifted_s
     }
     assert_eq!(list_commit(&repo, &second.0).unwrap(), list_dir(&tree));
     let report = fsck(&repo, Level::Deep, &Silent).unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
 }

@@ -123,7 +123,11 @@ impl PowerCut {
                         state.synced.insert(from, len);
                     }
                 }
-                NameChange::Removed { path, kept } if undo => fs::rename(kept, path).unwrap(),
+                NameChange::Removed { path, kept } if undo => {
+                    // The directory's own removal is undone with it.
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::rename(kept, path).unwrap();
+                }
                 _ => {}
             }
         }
@@ -136,7 +140,7 @@ impl PowerCut {
             }
             let file = fs::File::options().write(true).open(&path).unwrap();
             let unsynced = meta.len() - synced;
-            match if fate == Fate::Lost { 0 } else { choose(3) } {
+            match if fate == Fate::Lost { 0 } else { choose(4) } {
                 0 => file.set_len(synced).unwrap(),
                 1 => {
                     use std::os::unix::fs::FileExt;
@@ -144,6 +148,14 @@ impl PowerCut {
                     // The size reached the medium, the bytes did not.
                     file.write_all_at(&vec![0; choose(unsynced) as usize], synced)
                         .unwrap();
+                }
+                2 => {
+                    use std::os::unix::fs::FileExt;
+                    // Some sectors reached the medium and others did not, whatever was there then.
+                    let at = synced + choose(unsynced);
+                    let len = choose(4096).min(meta.len() - at) as usize;
+                    let old: Vec<u8> = (0..len).map(|_| choose(256) as u8).collect();
+                    file.write_all_at(&old, at).unwrap();
                 }
                 _ => {}
             }

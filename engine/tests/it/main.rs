@@ -15,4 +15,5 @@ mod objects;
 mod online;
 mod prune;
 mod repack;
+mod repair;
 mod support;

@@ -145,7 +145,7 @@ fn readers_and_writers_go_on_while_packs_are_rewritten() {
         });
         let tries = |n: u32| {
             let options = RepackOptions {
-                all: n % 2 == 0,
+                all: n.is_multiple_of(2),
                 ..RepackOptions::default()
             };
             repack(&repo, &options, &Silent)

@@ -65,7 +65,7 @@ fn a_mount_keeps_reading_while_packs_are_replaced_under_it() {
             scope.spawn(move || {
                 (FILES / 4..FILES / 2)
                     .filter(|n| n % 2 == share)
-                    .for_each(read)
+                    .for_each(read);
             });
         }
         let report = prune_all_but_heads(&fixture);

@@ -99,7 +99,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (USAGE, "the command line is wrong"),
     (
         PROBLEMS,
-        "the command went to its end, and problems were found (`fsck`)",
+        "the command went to its end, and problems were found or remain (`fsck`, `repair`)",
     ),
     (NO_REPOSITORY, "the directory is no repository"),
     (
@@ -149,7 +149,8 @@ fn engine_code(error: &Engine) -> u8 {
         Engine::Corrupt { .. }
         | Engine::MalformedObject { .. }
         | Engine::MissingObject { .. }
-        | Engine::MissingPayload { .. } => CORRUPT,
+        | Engine::MissingPayload { .. }
+        | Engine::Damaged { .. } => CORRUPT,
         Engine::Cancelled => INTERRUPTED,
         _ => FAILED,
     }
@@ -186,8 +187,8 @@ fn hint(error: &Error) -> Option<&'static str> {
         Engine::NotEmpty { .. } => "name an empty or a new directory",
         Engine::UnsupportedFormat { .. } => "use a newer version of grove",
         Engine::Locked { .. } => "try again when the other process has finished",
-        Engine::Corrupt { .. } | Engine::MalformedObject { .. } => {
-            "'grove fsck' lists everything that is damaged"
+        Engine::Corrupt { .. } | Engine::MalformedObject { .. } | Engine::Damaged { .. } => {
+            "'grove fsck' lists everything that is damaged, 'grove repair' mends what can be mended"
         }
         Engine::MissingObject { .. } | Engine::MissingPayload { .. } => {
             "'grove reindex' rebuilds the index from the packs; 'grove fsck' lists what is missing"

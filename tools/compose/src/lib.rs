@@ -7,6 +7,7 @@
 //! caps, owners, layout   capabilities, ids and places of a package's files
 //! import                 payloads into the store, a record of where they went
 //! merge                  records into a tree
+//! source                 payloads of packages for repairs
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -18,6 +19,7 @@ pub mod layout;
 pub mod merge;
 pub mod owners;
 pub mod package;
+mod source;
 
 pub use error::Error;
 pub use import::{ImportOptions, ImportedPackage, find_packages, import_package, import_packages};
@@ -25,3 +27,4 @@ pub use layout::PathRules;
 pub use merge::{MergeReport, merge_packages, package_list};
 pub use owners::{Owners, UnknownOwner};
 pub use package::{Entry, EntryKind, Facts, Package, PackageError};
+pub use source::PackageSource;

@@ -11,7 +11,7 @@ use rustix::fs::{
 
 use super::{CheckoutOptions, Job, Union};
 use crate::error::{Error, IoResultExt, Result};
-use crate::id::ObjectId;
+use crate::id::{ObjectId, ObjectKind};
 use crate::object::{DirMeta, FileHeader, FileObject, Xattrs};
 
 /// Bytes read from the store at once.
@@ -30,16 +30,17 @@ pub(super) fn file(
     if job.monitor.is_cancelled() {
         return Err(Error::Cancelled);
     }
-    let file = job.repo.file(id)?;
+    let damaged = |e: Error| e.hitting(path, ObjectKind::File, id);
+    let file = job.repo.file(id).map_err(damaged)?;
     let new = match job.options.union {
         Union::None => create(job, dir, name, path, &file),
-        Union::Overwrite => return replace(job, dir, name, path, &file),
+        Union::Overwrite => return replace(job, dir, name, path, &file).map_err(damaged),
         Union::Add | Union::Identical => create(job, dir, name, path, &file),
     };
     match (new, job.options.union) {
         (Err(e), Union::Add) if already_exists(&e) => {}
         (Err(e), Union::Identical) if already_exists(&e) => {
-            if !identical(job, dir, name, path, &file)? {
+            if !identical(job, dir, name, path, &file).map_err(damaged)? {
                 return Err(Error::Conflict {
                     path: path.to_owned(),
                     first: "the existing file".into(),
@@ -47,7 +48,7 @@ pub(super) fn file(
                 });
             }
         }
-        (done, _) => return done,
+        (done, _) => return done.map_err(damaged),
     }
     job.counters.kept.fetch_add(1, Relaxed);
     Ok(())

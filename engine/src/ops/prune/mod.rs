@@ -71,8 +71,10 @@ pub struct PruneReport {
     pub commits_deleted: u64,
     /// Entries (objects, payload parts, import records) before.
     pub entries: u64,
-    /// Entries that nothing needs.
+    /// Entries deleted.
     pub entries_deleted: u64,
+    /// Entries that nothing needs and that stay nevertheless, in packs with little dead in them.
+    pub entries_left: u64,
     /// Packs deleted.
     pub packs_deleted: u64,
     /// Packs rewritten without their dead entries.
@@ -80,9 +82,8 @@ pub struct PruneReport {
     /// Bytes of the deleted and rewritten packs, less those of the new ones (an estimate on a dry
     /// run).
     pub freed_bytes: u64,
-    /// What the entries take that nothing needs. More than `freed_bytes` where packs with little
-    /// dead in them are left as they are.
-    pub dead_bytes: u64,
+    /// What the entries take that are left.
+    pub left_bytes: u64,
     /// On a dry run: what each of the deleted commits gives back.
     pub gone: Vec<Gone>,
     /// On a dry run: what they give back together.
@@ -279,8 +280,12 @@ impl<'r> Work<'r> {
         let packs = judge(self.repo, &mut self.marker, &self.live, &self.packs)?;
         for pack in packs.values() {
             report.entries += u64::from(pack.map.entries);
-            report.entries_deleted += pack.dead;
-            report.dead_bytes += pack.dead_bytes;
+            if pack.fate == Fate::Stays {
+                report.entries_left += pack.dead;
+                report.left_bytes += pack.dead_bytes;
+            } else {
+                report.entries_deleted += pack.dead;
+            }
             report.packs_deleted += u64::from(pack.fate == Fate::Deleted);
             report.packs_rewritten += u64::from(pack.fate == Fate::Rewritten);
         }

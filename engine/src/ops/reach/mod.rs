@@ -5,7 +5,6 @@
 //! of commits are then joined and compared without reading a tree.
 
 mod cache;
-mod check;
 mod marker;
 mod needs;
 mod places;
@@ -13,7 +12,6 @@ mod scales;
 mod set;
 mod walk;
 
-pub(crate) use self::check::Reach;
 pub(crate) use self::marker::{Marker, forget};
 pub(crate) use self::needs::is_plain;
 pub(crate) use self::places::{PackMap, Places, Span};

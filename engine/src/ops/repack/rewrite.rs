@@ -16,6 +16,7 @@ use crate::pack::recipe::Piece;
 use crate::pack::writer::{BlockBuilder, StagedPack};
 use crate::pack::{BlockClass, EntryKind, GROUPED_MAX, Key, META_TARGET};
 use crate::repo::Repository;
+use crate::repo::delta::Older;
 use crate::repo::layout::LayoutKey;
 use crate::repo::parts;
 use crate::repo::parts::{InMemory, Part, Small, extents, small_parts};
@@ -175,7 +176,7 @@ impl<'r> Rewriter<'r> {
             let payload = InMemory {
                 id: *id,
                 bytes,
-                base: *base,
+                base: base.map(Older::from),
             };
             if *size <= GROUPED_MAX {
                 small.push(self.as_small(payload));

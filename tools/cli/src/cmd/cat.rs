@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use grove_engine::Error as Engine;
+use grove_engine::ObjectKind;
 use grove_engine::ops::ls::{Node, resolve_following};
 
 use crate::cli::Globals;
@@ -36,10 +37,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         let Node::File(id) = node else {
             return Err(Error::failed(format!("{path} is a directory")));
         };
-        let file = repo.file(&id)?;
+        let damaged = |error: Engine| error.hitting(&path, ObjectKind::File, &id);
+        let file = repo.file(&id).map_err(damaged)?;
         let mut offset = 0;
         while offset < file.size {
-            let n = repo.read_at(&file, offset, &mut buffer)?;
+            let n = repo.read_at(&file, offset, &mut buffer).map_err(damaged)?;
             let bytes = buffer.get(..n).filter(|bytes| !bytes.is_empty());
             let bytes = bytes.ok_or_else(|| Engine::Corrupt {
                 path: repo.path().to_owned(),

@@ -47,6 +47,7 @@ verbs! {
     Diff => diff,
     Stats => stats,
     Fsck => fsck,
+    Repair => repair,
     Prune => prune,
     Repack => repack,
     Reindex => reindex,

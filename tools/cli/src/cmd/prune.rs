@@ -82,10 +82,11 @@ struct Report {
     commits_deleted: u64,
     entries: u64,
     entries_deleted: u64,
+    entries_left: u64,
     packs_deleted: u64,
     packs_rewritten: u64,
     freed_bytes: u64,
-    dead_bytes: u64,
+    left_bytes: u64,
     leased_commits: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gone: Option<GoneReport>,
@@ -166,10 +167,11 @@ fn report(found: PruneReport, dry_run: bool) -> Report {
         commits_deleted: found.commits_deleted,
         entries: found.entries,
         entries_deleted: found.entries_deleted,
+        entries_left: found.entries_left,
         packs_deleted: found.packs_deleted,
         packs_rewritten: found.packs_rewritten,
         freed_bytes: found.freed_bytes,
-        dead_bytes: found.dead_bytes,
+        left_bytes: found.left_bytes,
         leased_commits: found.leased.iter().map(ToString::to_string).collect(),
         gone: dry_run.then(|| GoneReport { bytes, commits: commits.collect() }),
     }
@@ -178,20 +180,27 @@ fn report(found: PruneReport, dry_run: bool) -> Report {
 fn print(found: &PruneReport, args: &Args) -> Result<()> {
     let mut out = ui::stdout();
     writeln!(out, "Total entries: {}", found.entries)?;
-    if found.entries_deleted == 0 {
+    if found.entries_deleted + found.entries_left == 0 {
         writeln!(out, "No unreachable entries")?;
-    } else {
+    }
+    if found.entries_deleted > 0 {
         let commits = ui::count(found.commits_deleted, "commit");
         let entries = ui::count(found.entries_deleted, "entry");
-        let (deleted, freed) =
-            if args.no_prune { ("Would delete", "would be freed") } else { ("Deleted", "freed") };
+        let (deleted, freed) = if args.no_prune {
+            ("Would delete", "would be freed")
+        } else {
+            ("Deleted", "freed")
+        };
         let size = args.sizes.show(found.freed_bytes);
         writeln!(out, "{deleted} {entries}, {commits}; {size} {freed}")?;
-        let left = found.dead_bytes.saturating_sub(found.freed_bytes);
-        if left > found.dead_bytes / 20 {
-            let left = args.sizes.show(left);
-            writeln!(out, "{left} stay in packs that are mostly in use, until more of them is not")?;
-        }
+    }
+    if found.entries_left > 0 {
+        let entries = ui::count(found.entries_left, "unreachable entry");
+        let size = args.sizes.show(found.left_bytes);
+        writeln!(
+            out,
+            "Left {entries}, {size}, in packs that are mostly in use"
+        )?;
     }
     for id in &found.leased {
         writeln!(out, "Kept {id}: mounted or being read")?;

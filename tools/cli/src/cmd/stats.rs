@@ -26,11 +26,7 @@ use crate::ui::SizeSwitch;
 ///
 /// The largest contents are those that take the most space on disk.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  grove stats
-  grove stats --commits
-  grove stats --json
-  \
+#[command(after_help = "Examples:\n  grove stats\n  grove stats --commits\n  grove stats --json\n  \
     grove stats --compare /srv/june /srv/july")]
 pub struct Args {
     /// List every commit, not only the latest 12

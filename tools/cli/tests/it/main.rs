@@ -18,6 +18,8 @@ mod mount;
 mod ostree;
 mod prune;
 mod readme;
+mod repair;
+mod storm;
 mod upkeep;
 
 /// A file that is not named above would not be tested.

@@ -139,6 +139,7 @@ fn without_stored_sizes(text: &str) -> String {
         "freed",
         "checked",
         "all of them",
+        "oldest_check",
     ];
     let fixed = ["logical_bytes", "unique_bytes", "Logical:", "Unique:"];
     let blank = |line: &str| -> String {
