@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use crate::compress::LEVEL;
 use crate::error::{IoResultExt, Result};
 use crate::fs::DiskStorage;
 use crate::id::{ObjectId, PackId};
@@ -37,7 +38,7 @@ fn write_pack(repo: &Repository, numbers: std::ops::Range<u64>) -> Result<(PackI
         for number in start..end {
             block.push(key(number), &number.to_le_bytes());
         }
-        pack.append(&block.finish(crate::compress::LEVEL).at(&path)?)?;
+        pack.append(&block.finish(LEVEL).at(&path)?)?;
         start = end;
     }
     let pack = pack.finish()?;

@@ -181,6 +181,11 @@ impl<'p> Builder<'p> {
         &mut self.memory
     }
 
+    /// Whether packs could be read only in part.
+    pub(super) fn is_damaged(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
     /// Number of rows gathered.
     pub(super) fn len(&self) -> usize {
         let spilled: usize = self.spilled.iter().map(FlatIndex::len).sum();
@@ -243,12 +248,15 @@ impl<'p> Builder<'p> {
             std::fs::create_dir_all(&dir).at(&dir)?;
             dir.join(run_name(merge.packs()))
         };
-        merge.write(&target)?;
+        let is_empty = merge.packs().is_empty();
+        if !is_empty {
+            merge.write(&target)?;
+        }
         let old = taken.iter().map(|file| file.path().to_owned());
         let old = old.chain(files.stale);
         let left = in_runs(self.paths, |path| !self.paths.is_merged_file(path))?;
         old.chain(left)
-            .filter(|path| *path != target)
+            .filter(|path| is_empty || *path != target)
             .try_for_each(|path| remove(&path))?;
         Ok(self.damaged)
     }

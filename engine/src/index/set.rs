@@ -122,7 +122,7 @@ impl Index {
         // Repair in passing, but never at the cost of not being able to read.
         if recent.len() + count_rows(paths, &left) > MERGE_ROWS
             && let Ok(_lock) = Lock::acquire(&paths.lock(), LockMode::Exclusive, Duration::ZERO)
-            && let Ok(index) = Self::catch_up(paths)
+            && let Ok(Some(index)) = Self::catch_up(paths)
         {
             return Ok(index);
         }
@@ -137,20 +137,37 @@ impl Index {
         })
     }
 
-    /// Merges everything that no file covers into files. The caller holds the index lock.
-    fn catch_up(paths: &IndexPaths) -> Result<Self> {
+    /// Merges everything that no file covers into files; `None` if packs are damaged, which is to
+    /// be seen whenever the index is loaded. The caller holds the index lock.
+    fn catch_up(paths: &IndexPaths) -> Result<Option<Self>> {
         let present = paths.present()?;
         let files = Files::open(paths)?;
+        let builder = Self::gather(paths, &files, &present)?;
+        if builder.is_damaged() {
+            return Ok(None);
+        }
+        Self::merged(paths, builder, files, present).map(Some)
+    }
+
+    /// The rows of the packs that no file covers. The caller holds the index lock.
+    fn gather<'p>(
+        paths: &'p IndexPaths,
+        files: &Files,
+        present: &BTreeSet<PackId>,
+    ) -> Result<Builder<'p>> {
         let mut builder = Builder::spilling(paths);
-        let missing = files.missing(&present);
+        let missing = files.missing(present);
+        if missing.is_empty() {
+            return Ok(builder);
+        }
         let sled = SledIndex::open(&paths.sled()).ok();
         let left = take_from_sled(sled.as_ref(), &missing, builder.memory());
         drop(sled);
         for id in &left {
             builder.add_from_pack(id);
-            builder.spill_if_full(&present)?;
+            builder.spill_if_full(present)?;
         }
-        Self::merged(paths, builder, files, present)
+        Ok(builder)
     }
 
     /// Writes what a builder has gathered and opens the result. The caller holds the index lock.
@@ -209,10 +226,10 @@ impl Index {
             builder.spill_if_full(&present)?;
         }
         if builder.len() > MERGE_ROWS {
-            return match Self::merged(paths, builder, files, present.clone()) {
+            return match Self::merged(paths, builder, files, present) {
                 // A file whose rows are damaged.
                 Err(Error::Corrupt { .. }) => {
-                    Self::rebuild_locked(paths, present, |_| ()).map(drop)
+                    Self::rebuild_from(paths, paths.present()?, |_| ()).map(drop)
                 }
                 other => other.map(drop),
             };
@@ -230,24 +247,31 @@ impl Index {
     /// Throws the index away and makes it anew from the packs.
     pub(crate) fn rebuild(paths: &IndexPaths, done: impl FnMut(&PackId)) -> Result<Self> {
         let _lock = Lock::acquire(&paths.lock(), LockMode::Exclusive, WRITER_PATIENCE)?;
-        Self::rebuild_locked(paths, paths.present()?, done)
+        Self::rebuild_from(paths, paths.present()?, done)
     }
 
-    /// Makes the index anew without packs that are about to be deleted, then runs `doom`, which
-    /// makes them deleted. In this order an entry that has a copy elsewhere is found at all times.
+    /// Makes an index without packs that are about to be deleted, then runs `doom`, which makes
+    /// them deleted. In this order an entry that has a copy elsewhere is found at all times: the
+    /// files keep a row for each copy.
     pub(crate) fn without(
         paths: &IndexPaths,
         gone: &BTreeSet<PackId>,
         doom: impl FnOnce() -> Result<()>,
     ) -> Result<Self> {
         let _lock = Lock::acquire(&paths.lock(), LockMode::Exclusive, WRITER_PATIENCE)?;
-        let present = paths.present()?.difference(gone).copied().collect();
-        let index = Self::rebuild_locked(paths, present, |_| ())?;
+        let present: BTreeSet<PackId> = paths.present()?.difference(gone).copied().collect();
+        let files = Files::open(paths)?;
+        let builder = Self::gather(paths, &files, &present)?;
+        let index = match Self::merged(paths, builder, files, present.clone()) {
+            // A file whose rows are damaged.
+            Err(Error::Corrupt { .. }) => Self::rebuild_from(paths, present, |_| ()),
+            other => other,
+        }?;
         doom()?;
         Ok(index)
     }
 
-    fn rebuild_locked(
+    fn rebuild_from(
         paths: &IndexPaths,
         present: BTreeSet<PackId>,
         mut done: impl FnMut(&PackId),
