@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use grove_engine::ops::checkout::{CheckoutOptions, checkout};
 use grove_engine::ops::{Level, fsck};
 use grove_engine::{ObjectId, Repository, Silent};
 use tempfile::tempdir;
@@ -177,4 +178,22 @@ fn members_of_an_archive_are_shared_with_files_and_large_data_with_its_shifted_s
     assert_eq!(list_commit(&repo, &second.0).unwrap(), list_dir(&tree));
     let report = fsck(&repo, Level::Deep, &Silent).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+#[test]
+fn zeros_take_no_space_here_nor_in_a_checkout() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    let repo = Repository::init(&dir.path().join("repo")).unwrap();
+    let mut image = vec![0; 60_000_000];
+    image[30_000_000..30_001_000].fill(7);
+    write(&tree, "disk.img", &image);
+    let (id, _, report) = commit_dir(&repo, "os", &tree).unwrap();
+    assert!(report.stored_bytes < 60_000, "{report:?}");
+    let copy = dir.path().join("copy");
+    checkout(&repo, &id, &copy, &CheckoutOptions::default(), &Silent).unwrap();
+    assert!(fs::read(copy.join("disk.img")).unwrap() == image);
+    let meta = fs::metadata(copy.join("disk.img")).unwrap();
+    assert!(meta.blocks() * 512 < 2_000_000, "{} blocks", meta.blocks());
 }

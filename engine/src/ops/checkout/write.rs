@@ -1,7 +1,7 @@
 //! One file, link or directory of a checkout.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,6 +16,8 @@ use crate::object::{DirMeta, FileHeader, FileObject, Xattrs};
 
 /// Bytes read from the store at once.
 const BUFFER: usize = 256 * 1024;
+/// Runs of zeros from this length on are not written.
+const MIN_HOLE: usize = 64 * 1024;
 
 const SETUID_SETGID: u32 = 0o6000;
 
@@ -123,8 +125,17 @@ fn copy(job: &Job<'_>, file: &FileObject, path: &str, out: &mut File) -> Result<
             return Err(Error::Cancelled);
         }
         let bytes = read_some(job, file, offset, &mut buffer)?;
-        out.write_all(bytes).at(job.os_path(path))?;
         offset += bytes.len() as u64;
+        // A long run of zeros becomes a hole; where it ends the file, its length is set below.
+        if bytes.len() >= MIN_HOLE && bytes.iter().all(|byte| *byte == 0) {
+            out.seek(SeekFrom::Current(bytes.len() as i64))
+                .at(job.os_path(path))?;
+        } else {
+            out.write_all(bytes).at(job.os_path(path))?;
+        }
+    }
+    if file.size >= MIN_HOLE as u64 {
+        out.set_len(file.size).at(job.os_path(path))?;
     }
     Ok(())
 }

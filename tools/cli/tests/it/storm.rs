@@ -55,7 +55,7 @@ fn read_all(env: &Env, stop: &AtomicBool, rounds: &AtomicU64) {
                 assert!(found == expected, "{name} differs");
             }
         }
-        env.ok(&["umount", "fresh"]);
+        umount(env, "fresh");
         rounds.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -114,7 +114,7 @@ fn a_storm_of_kills_loses_nothing_and_disturbs_no_mount() {
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     if mounted {
-        env.ok(&["umount", "mnt"]);
+        umount(&env, "mnt");
     }
     env.ok(&["prune", "--refs-only", "--depth=0"]);
     env.ok(&commit);
@@ -122,6 +122,18 @@ fn a_storm_of_kills_loses_nothing_and_disturbs_no_mount() {
     let rounds = rounds.into_inner();
     println!("{killed} processes killed, {finished} came to their end, {rounds} rounds of reading");
     assert!(killed > 0 && (rounds > 0 || !mounted));
+}
+
+/// Unmounts. A process that another thread is just starting holds copies of all open files for a
+/// moment, so the first try may find the directory in use.
+fn umount(env: &Env, dir: &str) {
+    for _ in 0..50 {
+        if env.output(&["umount", dir]).status.success() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    env.ok(&["umount", dir]);
 }
 
 /// Two writers at once, one of them killed; then everything is looked at.
