@@ -13,6 +13,7 @@ mod deflate;
 mod recipe;
 #[cfg(test)]
 mod tests;
+mod xz;
 mod zst;
 
 use std::fs::File;
@@ -46,7 +47,7 @@ pub(crate) struct Undone {
 
 /// Does this beginning of a payload promise one that can be taken apart?
 fn is_compressed(head: &[u8]) -> bool {
-    deflate::knows(head) || zst::knows(head) || cpio::knows(head)
+    deflate::knows(head) || zst::knows(head) || xz::knows(head) || cpio::knows(head)
 }
 
 /// Does the file begin like one that can be taken apart? Saves reading all of the others.
@@ -74,6 +75,8 @@ pub(crate) fn undo(bytes: &[u8]) -> Option<Undone> {
         deflate::undo(rest, &mut plain, &mut parts)?;
     } else if zst::knows(rest) {
         zst::undo(rest, &mut plain, &mut parts)?;
+    } else if xz::knows(rest) {
+        xz::undo(rest, &mut plain, &mut parts)?;
     } else {
         return None;
     }
@@ -117,6 +120,10 @@ pub(crate) fn redo(plain: &[u8], recipe: &Recipe, size: usize) -> io::Result<Vec
                 let made = zst::redo(take(*plain)?, *settings, corrections, size);
                 out.extend(made.ok_or_else(|| wrong("recipe does not fit the plain bytes"))?);
             }
+            Part::Xz { plain, settings } => {
+                let made = xz::redo(take(*plain)?, *settings);
+                out.extend(made.ok_or_else(|| wrong("recipe does not fit the plain bytes"))?);
+            }
         }
         if out.len() > size {
             return Err(wrong("recipe makes more bytes than expected"));
@@ -151,6 +158,8 @@ fn decoder(bytes: &[u8]) -> Option<Box<dyn Read + '_>> {
         Some(Box::new(flate2::read::MultiGzDecoder::new(bytes)))
     } else if zst::knows(bytes) {
         Some(Box::new(zstd::Decoder::with_buffer(bytes).ok()?))
+    } else if xz::knows(bytes) {
+        Some(Box::new(liblzma::read::XzDecoder::new(bytes)))
     } else {
         None
     }

@@ -7,6 +7,7 @@
 //!         | 2, plain length, length, corrections      a deflate stream
 //!         | 3                                         CRC-32 and size of the last stream's plain bytes
 //!         | 4, plain length, settings, length, corrections     a zstd frame
+//!         | 5, plain length, settings               an xz file
 //! ```
 //!
 //! Lengths are LEB128 numbers. A part is made from the plain bytes that follow those of the part
@@ -55,6 +56,8 @@ pub(super) enum Part {
         settings: u64,
         corrections: Vec<u8>,
     },
+    /// An xz file of this many plain bytes.
+    Xz { plain: u64, settings: u64 },
 }
 
 /// How a payload's bytes are made from plain ones: enough to redo the compression exactly.
@@ -133,6 +136,11 @@ impl Recipe {
                     put(&mut out, *settings);
                     put_bytes(&mut out, corrections);
                 }
+                Part::Xz { plain, settings } => {
+                    out.push(5);
+                    put(&mut out, *plain);
+                    put(&mut out, *settings);
+                }
             }
         }
         out
@@ -163,6 +171,10 @@ impl Recipe {
                     settings: take(&mut rest)?,
                     corrections: take_bytes(&mut rest)?,
                 },
+                5 => Part::Xz {
+                    plain: take(&mut rest)?,
+                    settings: take(&mut rest)?,
+                },
                 _ => return Err(RecipeError::Part),
             });
         }
@@ -184,6 +196,7 @@ mod tests {
             (any::<u64>(), vec(any::<u8>(), 0..40))
                 .prop_map(|(plain, corrections)| Part::Deflate { plain, corrections }),
             Just(Part::Trailer),
+            (any::<u64>(), any::<u64>()).prop_map(|(plain, settings)| Part::Xz { plain, settings }),
             (any::<u64>(), any::<u64>(), vec(any::<u8>(), 0..40)).prop_map(
                 |(plain, settings, corrections)| Part::Zstd {
                     plain,
