@@ -153,8 +153,10 @@ pub fn fsck(
 
 /// Every commit there is; refs that lead to none, and a damaged refs file, are problems.
 pub(crate) fn commits(repo: &Repository, problems: &mut Vec<Problem>) -> Result<Vec<ObjectId>> {
+    // Refs first: a commit that comes meanwhile is there before its ref is.
+    let refs = repo.refs();
     let commits = repo.commits()?;
-    match repo.refs() {
+    match refs {
         Ok(refs) => {
             for (name, id) in refs.map {
                 if commits.binary_search(&id).is_err() {
