@@ -260,13 +260,9 @@ impl Index {
     ) -> Result<Self> {
         let _lock = Lock::acquire(&paths.lock(), LockMode::Exclusive, WRITER_PATIENCE)?;
         let present: BTreeSet<PackId> = paths.present()?.difference(gone).copied().collect();
-        let files = Files::open(paths)?;
-        let builder = Self::gather(paths, &files, &present)?;
-        let index = match Self::merged(paths, builder, files, present.clone()) {
-            // A file whose rows are damaged.
-            Err(Error::Corrupt { .. }) => Self::rebuild_from(paths, present, |_| ()),
-            other => other,
-        }?;
+        // From the packs alone: a pack that goes may come again under its name, and must not count as
+        // covered then by a file that has dropped its rows.
+        let index = Self::rebuild_from(paths, present, |_| ())?;
         doom()?;
         Ok(index)
     }

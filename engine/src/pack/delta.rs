@@ -1,7 +1,7 @@
 //! Delta records: a part as the difference to a window of another payload.
 //! Layout: docs/format.md, "Delta records".
 
-use super::{le32, le64};
+use super::{Key, le32, le64, part_count};
 use crate::id::PayloadId;
 
 /// Size of what precedes the zstd frame of a delta record.
@@ -58,6 +58,9 @@ impl DeltaHead {
         if end.is_none_or(|end| end > found.base_size) {
             return Err("window of a delta record lies outside its base");
         }
+        if part_count(found.base_size) > u64::from(Key::MAX_PART) {
+            return Err("base of a delta record is larger than any payload");
+        }
         if found.window > MAX_WINDOW || found.raw_len > MAX_DELTA_RAW {
             return Err("sizes of a delta record are out of range");
         }
@@ -91,11 +94,15 @@ mod tests {
                 ..head
             },
             DeltaHead {
+                base_size: u64::MAX,
+                ..head
+            },
+            DeltaHead {
                 raw_len: MAX_DELTA_RAW + 1,
                 ..head
             },
             DeltaHead {
-                base_size: u64::MAX,
+                base_size: 1 << 40,
                 window: MAX_WINDOW + 1,
                 ..head
             },

@@ -1,6 +1,6 @@
 //! Recipes: how a payload is made from other payloads. Layout: docs/format.md, "Recipes".
 
-use super::le64;
+use super::{Key, le64, part_count};
 use crate::id::PayloadId;
 
 const CONCAT: u8 = 1;
@@ -71,7 +71,9 @@ impl<'a> Recipe<'a> {
                 let (rows, left) = rest.as_chunks::<PIECE_SIZE>();
                 let ascending = rows.is_sorted_by(|a, b| le64(a, 32) < le64(b, 32))
                     && rows.first().is_some_and(|row| le64(row, 32) > 0);
-                if !left.is_empty() || !ascending || rows.len() > MAX_PIECES {
+                let end = rows.last().map_or(0, |row| le64(row, 32));
+                let fits = part_count(end) <= u64::from(Key::MAX_PART);
+                if !left.is_empty() || !ascending || !fits || rows.len() > MAX_PIECES {
                     return Err("malformed concatenation");
                 }
                 Ok(Self::Concat(Concat(rows)))
@@ -103,6 +105,9 @@ fn take_piece(bytes: &[u8]) -> Result<(Piece, &[u8]), &'static str> {
         .ok_or("recipe is too short")?;
     let id = PayloadId::from_slice(&row[..32]).ok_or("recipe is too short")?;
     let size = le64(row, 32);
+    if part_count(size) > u64::from(Key::MAX_PART) {
+        return Err("recipe names a size that no payload has");
+    }
     Ok((Piece { id, size }, rest))
 }
 
@@ -176,6 +181,9 @@ mod tests {
     #[test]
     fn malformed_recipes_are_refused() {
         let good = encode_concat(&[piece(b"a", 3), piece(b"b", 1)]);
+        let endless = encode_concat(&[piece(b"a", u64::MAX)]);
+        assert!(Recipe::decode(&endless).is_err());
+        assert!(Recipe::decode(&encode_decode(piece(b"a", u64::MAX))).is_err());
         let empty_piece = encode_concat(&[piece(b"a", 3), piece(b"b", 0)]);
         for bad in [
             &good[..80],

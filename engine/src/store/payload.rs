@@ -326,19 +326,17 @@ impl Store {
     }
 
     fn window_keys(&self, head: &DeltaHead) -> Result<Vec<Key>> {
-        let keys = self.keys_of(&head.base, head.base_size)?;
-        if keys
-            .first()
-            .is_some_and(|key| key.kind == EntryKind::Recipe)
-            || head.window == 0
-        {
-            return Ok(keys);
-        }
         let (first, ..) = part_at(head.base_size, head.offset);
-        let (last, ..) = part_at(head.base_size, head.offset + u64::from(head.window) - 1);
-        Ok((first..=last)
-            .map(|part| part_key(&head.base, part))
-            .collect())
+        let end = head.offset + u64::from(head.window.max(1)) - 1;
+        let (last, ..) = part_at(head.base_size, end);
+        let mut keys = Vec::new();
+        for key in (first..=last).map(|part| part_key(&head.base, part)) {
+            if self.locate(&key)?.is_none() && self.locate(&recipe_key(&head.base))?.is_some() {
+                return Ok(vec![recipe_key(&head.base)]);
+            }
+            keys.push(key);
+        }
+        Ok(keys)
     }
 }
 
