@@ -1,5 +1,6 @@
 //! Finds and decodes entries: open packs, the block cache, and the current index.
 
+mod batch;
 mod cache;
 pub(crate) mod payload;
 
