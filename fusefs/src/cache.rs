@@ -31,6 +31,11 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
         }
     }
 
+    /// The cached value.
+    pub(crate) fn get(&self, key: &K) -> Option<Arc<V>> {
+        self.lock().entries.get(key).cloned()
+    }
+
     /// The cached value, or the one that `load` brings. Two threads that miss the same object both
     /// load it: cheaper than a lock held over I/O.
     pub(crate) fn get_or_load<E>(
@@ -38,8 +43,8 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
         key: &K,
         load: impl FnOnce() -> Result<Arc<V>, E>,
     ) -> Result<Arc<V>, E> {
-        if let Some(found) = self.lock().entries.get(key) {
-            return Ok(Arc::clone(found));
+        if let Some(found) = self.get(key) {
+            return Ok(found);
         }
         let value = load()?;
         self.put(*key, Arc::clone(&value));

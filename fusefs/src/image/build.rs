@@ -3,22 +3,23 @@
 //! Directories are walked one after the other in the order of their numbers; file objects are loaded
 //! in large batches, so that each block of the repository is decoded about once, on all processors.
 //! What is held meanwhile is the image itself, one batch, and the listings on the way to the root.
+//! Directories whose listings the image of a similar commit has, too, are copied from there.
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use grove_engine::fs::replace_cache_file;
-use grove_engine::object::{DirMeta, Dirtree, FileObject};
+use grove_engine::object::{Dirtree, FileObject};
 use grove_engine::{
     Error as EngineError, ObjectId, ObjectKind, Repository, Result as EngineResult,
 };
 
-use super::format::{
-    BlockSums, CHILD_SIZE, DIR_SIZE, FILE_SIZE, FLAG_INCOMPLETE, FLAG_XATTRS, Header, MAX_ENTRIES,
-    NO_SET, SET_SIZE,
-};
+use super::format::{BlockSums, FLAG_INCOMPLETE, Header, MAX_ENTRIES};
+use super::reuse::Base;
+use super::rows::{NO_META, Rows};
 use super::{BadImage, Image, beginning};
 use crate::inode::{file_ids, of_file};
 use crate::view::Source;
@@ -31,7 +32,9 @@ const BATCH: usize = 1 << 15;
 pub fn prepare(repo: &Repository, commit: &ObjectId) -> EngineResult<()> {
     let path = repo.image_path(commit);
     if Image::open(&path, commit).is_none() {
-        let built = Built::new(repo, commit, &AtomicBool::new(false))?;
+        let parent = repo.commit(commit)?.parent;
+        let base = parent.and_then(|parent| Image::open(&repo.image_path(&parent), &parent));
+        let built = Built::new(repo, commit, base.map(Arc::new), &AtomicBool::new(false))?;
         if built.is_complete() {
             // A cache that cannot be written is made when it is needed.
             drop(built.write(&path));
@@ -48,16 +51,28 @@ pub(super) struct Built {
 }
 
 impl Built {
-    /// Makes the image of a commit. Parts of the tree that cannot be read are left out and marked.
+    /// Makes the image of a commit, with the help of the complete image of a similar one where there
+    /// is one. Parts of the tree that cannot be read are left out and marked.
     pub(super) fn new<S: Source>(
         source: &S,
         commit: &ObjectId,
+        base: Option<Arc<Image>>,
         cancel: &AtomicBool,
     ) -> EngineResult<Self> {
         let root = source.commit(commit)?;
-        let mut builder = Builder::new(source, cancel);
+        let mut builder = Builder {
+            source,
+            cancel,
+            rows: Rows::default(),
+            metas: HashMap::new(),
+            pending: Vec::new(),
+            // A damaged image is no help.
+            base: base.and_then(|image| Base::new(image).ok()),
+        };
         builder.walk(&root.tree, &root.meta)?;
-        builder.finish(*commit)
+        builder.check_room(0, 0)?;
+        let (header, body) = builder.rows.finish(*commit);
+        Ok(Self { header, body })
     }
 
     /// Whether everything could be read.
@@ -66,7 +81,7 @@ impl Built {
     }
 
     /// Writes it where an image of its commit is looked for.
-    pub(super) fn write(&self, path: &std::path::Path) -> std::io::Result<()> {
+    pub(super) fn write(&self, path: &Path) -> std::io::Result<()> {
         let head = self.head();
         replace_cache_file(path, |file| {
             file.write_all(&head)?;
@@ -111,260 +126,156 @@ struct Open {
 struct Builder<'a, S> {
     source: &'a S,
     cancel: &'a AtomicBool,
-    flags: u32,
-    dirs: Vec<u8>,
-    children: Vec<u8>,
-    files: Vec<u8>,
-    sets: Vec<u8>,
-    payloads: Vec<(u64, u32)>,
-    trees: Vec<u8>,
-    dir_names: Vec<u8>,
-    file_names: Vec<u8>,
-    known_sets: HashMap<[u8; SET_SIZE], u32>,
-    known_metas: HashMap<ObjectId, u32>,
-    /// Objects of the last files, which are still to be loaded.
-    pending: Vec<ObjectId>,
+    rows: Rows,
+    /// The sets of the dirmetas that have been met.
+    metas: HashMap<ObjectId, u32>,
+    /// Files whose objects are still to be loaded.
+    pending: Vec<(u32, ObjectId)>,
+    base: Option<Base>,
 }
 
-impl<'a, S: Source> Builder<'a, S> {
-    fn new(source: &'a S, cancel: &'a AtomicBool) -> Self {
-        Self {
-            source,
-            cancel,
-            flags: 0,
-            dirs: Vec::new(),
-            children: Vec::new(),
-            files: Vec::new(),
-            sets: Vec::new(),
-            payloads: Vec::new(),
-            trees: Vec::new(),
-            dir_names: Vec::new(),
-            file_names: Vec::new(),
-            known_sets: HashMap::new(),
-            known_metas: HashMap::new(),
-            pending: Vec::new(),
-        }
-    }
-
+impl<S: Source> Builder<'_, S> {
     /// Goes through all directories. Not recursive: a commit may be deeper than a thread's stack.
     fn walk(&mut self, tree: &ObjectId, meta: &ObjectId) -> EngineResult<()> {
-        let mut way = vec![self.enter(0, "", tree, meta)?];
+        let mut way = Vec::from_iter(self.enter(0, "", tree, meta)?);
         while let Some(open) = way.last_mut() {
             let Some(entry) = open.listing.dirs.get(open.entered) else {
-                let below = match open.readable {
-                    true => self.dir_count() - open.index,
-                    false => 0,
-                };
-                patch(&mut self.dirs, open.index as usize * DIR_SIZE + 20, below);
+                if open.readable {
+                    let below = self.rows.dirs() - open.index;
+                    self.rows.set_below(open.index, below);
+                }
                 way.pop();
                 continue;
             };
             let row = open.first_child as usize + open.entered;
             open.entered += 1;
-            let (parent, child) = (open.index, self.dir_count());
-            patch(&mut self.children, row * CHILD_SIZE, child);
+            self.rows.set_child(row, self.rows.dirs());
             let (name, tree, meta) = (entry.name.clone(), entry.tree, entry.meta);
-            let child = self.enter(parent, &name, &tree, &meta)?;
-            way.push(child);
+            let parent = open.index;
+            way.extend(self.enter(parent, &name, &tree, &meta)?);
         }
         self.load_pending()
     }
 
-    /// Adds a directory and its files.
+    /// Adds a directory and its files; `None` if all that is below was added, too.
     fn enter(
         &mut self,
         parent: u32,
         name: &str,
         tree: &ObjectId,
         meta: &ObjectId,
-    ) -> EngineResult<Open> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(EngineError::Cancelled);
+    ) -> EngineResult<Option<Open>> {
+        self.check_cancelled()?;
+        let row = [parent, self.dir_set(meta)];
+        if self.copy(row, name, tree)? {
+            return Ok(None);
         }
-        let index = self.dir_count();
-        let set = self.dir_set(meta);
         let listing = self.source.dirtree(tree);
         let readable = listing.is_ok();
-        let listing = listing.unwrap_or_default();
-        let (files, children) = (self.file_count(), self.children.len() / CHILD_SIZE);
-        let children_after = children + listing.dirs.len();
-        self.check_room(files as usize + listing.files.len(), children_after + 1)?;
-        let first_child = children as u32;
-        let row = [parent, set, self.dir_names.len() as u32, files, first_child];
-        push(&mut self.dirs, &row);
-        push(&mut self.dirs, &[0]);
-        self.dir_names.extend_from_slice(name.as_bytes());
-        self.trees.extend_from_slice(tree.as_bytes());
-        self.children.resize(children_after * CHILD_SIZE, 0);
-        for (name, id) in &listing.files {
-            self.add_file(name, id)?;
-        }
         if !readable {
-            self.flags |= FLAG_INCOMPLETE;
+            self.rows.flags |= FLAG_INCOMPLETE;
         }
-        Ok(Open {
+        let listing = listing.unwrap_or_default();
+        self.check_room(1 + listing.dirs.len(), listing.files.len())?;
+        let first_child = self.rows.children();
+        let index = self.rows.add_dir(row, name, tree);
+        self.rows.reserve_children(listing.dirs.len());
+        for (name, id) in &listing.files {
+            let file = self.rows.add_file(of_file(id), name);
+            self.pending.push((file, *id));
+            if self.pending.len() == BATCH {
+                self.load_pending()?;
+            }
+        }
+        Ok(Some(Open {
             index,
             first_child,
             listing,
             readable,
             entered: 0,
-        })
+        }))
     }
 
-    fn add_file(&mut self, name: &str, id: &ObjectId) -> EngineResult<()> {
-        self.files.extend_from_slice(&of_file(id).to_le_bytes());
-        self.files.extend_from_slice(&[0; 8]);
-        let name_at = self.file_names.len() as u32;
-        push(&mut self.files, &[NO_SET, name_at]);
-        self.file_names.extend_from_slice(name.as_bytes());
-        self.pending.push(*id);
-        if self.pending.len() == BATCH {
-            self.load_pending()?;
+    /// Adds a directory and all that is below it from the base; whether it is there.
+    fn copy(&mut self, row: [u32; 2], name: &str, tree: &ObjectId) -> EngineResult<bool> {
+        let Some(base) = &mut self.base else {
+            return Ok(false);
+        };
+        let Some(from) = base.find(tree) else {
+            return Ok(false);
+        };
+        let before = self.rows.mark();
+        let (dirs, files) = base.size();
+        let copied =
+            self.rows.has_room(dirs, files) && base.copy(from, row, name, &mut self.rows).is_ok();
+        if !copied {
+            // A damaged base is no help.
+            self.rows.truncate(before);
+            self.base = None;
+        }
+        Ok(copied)
+    }
+
+    /// Loads the objects of the last files and completes their rows.
+    fn load_pending(&mut self) -> EngineResult<()> {
+        self.check_cancelled()?;
+        let (files, ids): (Vec<u32>, Vec<ObjectId>) = self.pending.drain(..).unzip();
+        let loaded = self.source.files(&ids);
+        for ((file, id), object) in files.iter().zip(&ids).zip(loaded) {
+            match object {
+                Ok(object) if matches!(twin(self.source, id), Ok(None)) => {
+                    self.complete(*file, &object);
+                }
+                _ => self.rows.flags |= FLAG_INCOMPLETE,
+            }
         }
         Ok(())
     }
 
-    /// Refuses what numbers and offsets have no room for.
-    fn check_room(&self, files: usize, dirs: usize) -> EngineResult<()> {
-        let names = self.dir_names.len().max(self.file_names.len());
-        let max = MAX_ENTRIES as usize;
-        // A listing is at most 128 MiB, so the next names cannot lead past the end either.
-        if files <= max && dirs <= max && names <= (u32::MAX / 2) as usize {
+    fn complete(&mut self, file: u32, object: &FileObject) {
+        let header = &object.header;
+        let owned = [header.mode, header.uid, header.gid];
+        let set = self.rows.set(owned, !header.xattrs.is_empty(), &NO_META);
+        let size = match header.is_symlink() {
+            true => header.symlink_target.len() as u64,
+            false => object.size,
+        };
+        let payload = object.payload.as_ref().map(beginning);
+        self.rows.complete(file, size, set, payload);
+    }
+
+    fn dir_set(&mut self, id: &ObjectId) -> u32 {
+        if let Some(set) = self.metas.get(id) {
+            return *set;
+        }
+        let set = match self.source.dirmeta(id) {
+            Ok(meta) => {
+                let owned = [meta.mode, meta.uid, meta.gid];
+                self.rows.set(owned, !meta.xattrs.is_empty(), id)
+            }
+            Err(_) => {
+                self.rows.flags |= FLAG_INCOMPLETE;
+                self.rows.set([0; 3], false, id)
+            }
+        };
+        self.metas.insert(*id, set);
+        set
+    }
+
+    fn check_cancelled(&self) -> EngineResult<()> {
+        match self.cancel.load(Ordering::Relaxed) {
+            true => Err(EngineError::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    fn check_room(&self, dirs: usize, files: usize) -> EngineResult<()> {
+        if self.rows.has_room(dirs, files) {
             return Ok(());
         }
         Err(EngineError::UnsupportedInput {
             path: "/".to_owned(),
             reason: format!("more than {MAX_ENTRIES} files or directories cannot be mounted"),
         })
-    }
-
-    /// Loads the objects of the last files and completes their rows.
-    fn load_pending(&mut self) -> EngineResult<()> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(EngineError::Cancelled);
-        }
-        let ids = std::mem::take(&mut self.pending);
-        let first = self.file_count() - ids.len() as u32;
-        let loaded = self.source.files(&ids);
-        for ((index, id), file) in (first..).zip(&ids).zip(loaded) {
-            match file {
-                Ok(file) if matches!(twin(self.source, id), Ok(None)) => {
-                    self.complete(index, &file);
-                }
-                _ => self.flags |= FLAG_INCOMPLETE,
-            }
-        }
-        Ok(())
-    }
-
-    fn complete(&mut self, index: u32, file: &FileObject) {
-        let header = &file.header;
-        if !header.xattrs.is_empty() {
-            self.flags |= FLAG_XATTRS;
-        }
-        let set = self.set([header.mode, header.uid, header.gid], None);
-        let size = match header.is_symlink() {
-            true => header.symlink_target.len() as u64,
-            false => file.size,
-        };
-        let row = index as usize * FILE_SIZE;
-        let (low, high) = (size as u32, (size >> 32) as u32);
-        patch(&mut self.files, row + 8, low);
-        patch(&mut self.files, row + 12, high);
-        patch(&mut self.files, row + 16, set);
-        if let Some(payload) = &file.payload {
-            self.payloads.push((beginning(payload), index));
-        }
-    }
-
-    fn dir_set(&mut self, id: &ObjectId) -> u32 {
-        if let Some(set) = self.known_metas.get(id) {
-            return *set;
-        }
-        let set = match self.source.dirmeta(id).as_deref() {
-            Ok(DirMeta {
-                uid,
-                gid,
-                mode,
-                xattrs,
-            }) => {
-                if !xattrs.is_empty() {
-                    self.flags |= FLAG_XATTRS;
-                }
-                self.set([*mode, *uid, *gid], Some(id))
-            }
-            Err(_) => {
-                self.flags |= FLAG_INCOMPLETE;
-                self.set([0; 3], Some(id))
-            }
-        };
-        self.known_metas.insert(*id, set);
-        set
-    }
-
-    fn set(&mut self, fields: [u32; 3], meta: Option<&ObjectId>) -> u32 {
-        let mut row = Vec::with_capacity(SET_SIZE);
-        push(&mut row, &fields);
-        row.extend_from_slice(meta.map_or(&[0; ObjectId::LEN], |id| id.as_bytes()));
-        let mut key = [0; SET_SIZE];
-        key.copy_from_slice(&row);
-        let next = self.known_sets.len() as u32;
-        *self.known_sets.entry(key).or_insert_with(|| {
-            self.sets.extend_from_slice(&row);
-            next
-        })
-    }
-
-    fn finish(mut self, commit: ObjectId) -> EngineResult<Built> {
-        let (dirs, files) = (self.dir_count(), self.file_count());
-        self.check_room(files as usize, dirs as usize)?;
-        let (dir_names, file_names) = (self.dir_names.len() as u32, self.file_names.len() as u32);
-        push(&mut self.dirs, &[0, 0, dir_names, files, dirs - 1, 0]);
-        push(&mut self.files, &[0, 0, 0, 0, 0, file_names]);
-        self.payloads.sort_unstable();
-        let mut payloads = Vec::with_capacity(self.payloads.len() * super::PAYLOAD_SIZE);
-        for (beginning, file) in &self.payloads {
-            payloads.extend_from_slice(&beginning.to_le_bytes());
-            push(&mut payloads, &[*file]);
-        }
-        let header = Header {
-            commit,
-            flags: self.flags,
-            dirs,
-            files,
-            sets: self.known_sets.len() as u32,
-            payloads: self.payloads.len() as u32,
-            dir_names,
-            file_names,
-        };
-        let body = [
-            self.dirs,
-            self.children,
-            self.files,
-            self.sets,
-            payloads,
-            self.trees,
-            self.dir_names,
-            self.file_names,
-        ];
-        Ok(Built { header, body })
-    }
-
-    fn dir_count(&self) -> u32 {
-        (self.dirs.len() / DIR_SIZE) as u32
-    }
-
-    fn file_count(&self) -> u32 {
-        (self.files.len() / FILE_SIZE) as u32
-    }
-}
-
-fn push(out: &mut Vec<u8>, fields: &[u32]) {
-    out.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
-}
-
-fn patch(out: &mut [u8], at: usize, field: u32) {
-    if let Some(bytes) = out.get_mut(at..at + 4) {
-        bytes.copy_from_slice(&field.to_le_bytes());
     }
 }

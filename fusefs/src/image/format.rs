@@ -30,6 +30,8 @@ pub(super) const MAX_ENTRIES: u32 = 1 << 26;
 pub(super) const FLAG_XATTRS: u32 = 1;
 /// Parts of the tree could not be read. Never in a file.
 pub(super) const FLAG_INCOMPLETE: u32 = 2;
+/// Beside the mode in a set: the entries have extended attributes.
+pub(super) const MODE_XATTRS: u32 = 1 << 31;
 /// The set of a file whose object could not be read. Never in a file.
 pub(super) const NO_SET: u32 = u32::MAX;
 

@@ -10,6 +10,8 @@
 
 mod build;
 mod format;
+mod reuse;
+mod rows;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -27,7 +29,7 @@ pub use build::prepare;
 pub(crate) use build::twin;
 use format::{
     BLOCK_SIZE, CHILD_SIZE, DIR_SIZE, FILE_SIZE, FLAG_INCOMPLETE, FLAG_XATTRS, Header, Layout,
-    NO_SET, PAYLOAD_SIZE, SET_SIZE, le32, le64,
+    MODE_XATTRS, NO_SET, PAYLOAD_SIZE, SET_SIZE, le32, le64,
 };
 pub(crate) use set::Images;
 
@@ -65,7 +67,7 @@ pub(crate) struct Dir {
     /// Where its subdirectories are named, in the order of their names.
     children: Range<u32>,
     /// Number of directories from here down, itself included; 0 if its listing cannot be read.
-    below: u32,
+    pub(crate) below: u32,
     name: Range<usize>,
 }
 
@@ -104,6 +106,8 @@ pub(crate) struct Set {
     pub(crate) gid: u32,
     /// Of a directory: its dirmeta.
     pub(crate) meta: ObjectId,
+    /// Whether the entries have extended attributes.
+    pub(crate) xattrs: bool,
 }
 
 /// What a name in a directory stands for.
@@ -213,8 +217,10 @@ impl Image {
     pub(crate) fn set(&self, index: u32) -> Result<Set> {
         let row = self.row(&self.layout.sets, SET_SIZE, index, 1)?;
         let meta = row.get(12..).and_then(ObjectId::from_slice);
+        let mode = le32(row, 0)?;
         Ok(Set {
-            mode: le32(row, 0)?,
+            mode: mode & !MODE_XATTRS,
+            xattrs: mode & MODE_XATTRS != 0,
             uid: le32(row, 4)?,
             gid: le32(row, 8)?,
             meta: meta.ok_or(BadImage("too short"))?,
@@ -341,6 +347,15 @@ impl Image {
             }
             call(le32(row, 8)?);
             low += 1;
+        }
+        Ok(())
+    }
+
+    /// Calls with the beginning of each payload's name, and the file that has it.
+    pub(crate) fn for_each_payload(&self, mut call: impl FnMut(u64, u32)) -> Result<()> {
+        for n in 0..self.header.payloads {
+            let row = self.row(&self.layout.payloads, PAYLOAD_SIZE, n, 1)?;
+            call(le64(row, 0)?, le32(row, 8)?);
         }
         Ok(())
     }

@@ -157,7 +157,7 @@ impl<S: Source> Shared<S> {
     }
 
     fn make(&self, commit: &ObjectId) -> EngineResult<Image> {
-        let built = Built::new(&*self.source, commit, &self.cancel)?;
+        let built = Built::new(&*self.source, commit, self.base(commit), &self.cancel)?;
         let path = self.source.image_path(commit);
         let path = path.filter(|_| built.is_complete());
         if let Some(path) = path
@@ -170,6 +170,18 @@ impl<S: Source> Shared<S> {
             path: "image".into(),
             detail: format!("made for commit {commit}: {}", bad.0),
         })
+    }
+    /// The image of a commit that has much in common with another one, if there is one already.
+    fn base(&self, commit: &ObjectId) -> Option<Arc<Image>> {
+        let parent = self.source.commit(commit).ok()?.parent;
+        let parent = parent.and_then(|parent| self.existing(&parent));
+        let last = || {
+            self.lock()
+                .open
+                .peek_mru()
+                .map(|(_, image)| Arc::clone(image))
+        };
+        parent.or_else(last).filter(|image| image.is_complete())
     }
 }
 

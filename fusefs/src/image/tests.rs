@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
 use grove_engine::PayloadId;
 use grove_engine::object::Dirtree;
@@ -15,7 +16,7 @@ use crate::view::Source;
 use crate::view::fake::Fake;
 
 fn build(fake: &Fake, commit: &ObjectId) -> Built {
-    Built::new(fake, commit, &false.into()).unwrap()
+    Built::new(fake, commit, None, &false.into()).unwrap()
 }
 
 fn image(fake: &Fake, commit: &ObjectId) -> Image {
@@ -153,6 +154,20 @@ proptest! {
         let dirs = assert_same(&fake, &image, &root, "", 0);
         prop_assert_eq!(dirs, image.dirs());
         prop_assert!(image.find(77).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_image_made_out_of_another_one_says_the_same(old in trees(), new in trees()) {
+        let fake = Fake::default();
+        let old = fake.commit(old.put(&fake), "old");
+        let base = Some(Arc::new(image(&fake, &old)));
+        let root = new.put(&fake);
+        let commit = fake.commit(root, "new");
+        let built = Built::new(&fake, &commit, base, &false.into()).unwrap();
+        let image = built.into_image().unwrap();
+        prop_assert!(image.is_complete());
+        let dirs = assert_same(&fake, &image, &root, "", 0);
+        prop_assert_eq!(dirs, image.dirs());
     }
 }
 
@@ -296,6 +311,69 @@ fn only_a_complete_image_of_the_commit_itself_is_opened() {
 }
 
 #[test]
+fn of_a_similar_commit_only_what_has_changed_is_loaded() {
+    let (fake, old) = sample();
+    let tagged = fake.file(0o644, b"tagged", &[("user.tag", "1")]);
+    let with_tag = fake.dir(&[("tagged", tagged)], &[]);
+    let root = fake.commits.lock().unwrap()[&old].tree;
+    let listing = fake.dirtree(&root).unwrap();
+    let mut dirs: Vec<_> = listing
+        .dirs
+        .iter()
+        .map(|d| (d.name.as_str(), d.tree))
+        .collect();
+    dirs.push(("tagged", with_tag));
+    let tree = fake.dir(&[], &dirs);
+    let (tagged, untagged) = (fake.bare_commit(tree), fake.bare_commit(root));
+    let base = Arc::new(image(&fake, &old));
+    let from = |base: &Arc<Image>, commit: &ObjectId| {
+        fake.loads.lock().unwrap().clear();
+        let base = Some(Arc::clone(base));
+        let built = Built::new(&fake, commit, base, &false.into()).unwrap();
+        let loads = fake.loads.lock().unwrap().len();
+        (Arc::new(built.into_image().unwrap()), loads)
+    };
+    let (with, loads) = from(&base, &tagged);
+    // Commit, two listings, one kind of directory, one file.
+    assert_eq!(loads, 1 + 2 + 1 + 1);
+    assert!(with.has_xattrs());
+    assert_same(&fake, &with, &tree, "", 0);
+    let (without, loads) = from(&with, &untagged);
+    assert_eq!(loads, 1 + 1 + 1);
+    assert!(!without.has_xattrs(), "what had them is gone");
+    let (same, loads) = from(&without, &untagged);
+    assert_eq!(loads, 1 + 1, "the commit and its root's metadata");
+    assert_eq!(read_all(&same), read_all(&without));
+}
+
+#[test]
+fn a_damaged_image_of_a_similar_commit_does_no_harm() {
+    let (fake, commit) = sample();
+    let tree = fake.commits.lock().unwrap()[&commit].tree;
+    let good = bytes(&fake, &commit);
+    let (header, layout) = Header::decode(&good).unwrap();
+    let body = &good[layout.body()..];
+    for at in (layout.dirs.start..layout.trees.start).step_by(1009) {
+        let mut forged = body.to_vec();
+        let at = at - layout.body();
+        forged[at..at + 4].copy_from_slice(&[0xff; 4]);
+        let sealed = Image::in_memory(seal(&header, &forged)).unwrap();
+        let mut torn = good.clone();
+        torn[layout.body() + at] ^= 1;
+        let torn = Image::in_memory(torn).unwrap();
+        for (base, is_sound) in [(sealed, false), (torn, true)] {
+            let built = Built::new(&fake, &commit, Some(Arc::new(base)), &false.into()).unwrap();
+            let image = built.into_image().unwrap();
+            // A forged one may lie, but lead nowhere.
+            match is_sound {
+                true => drop(assert_same(&fake, &image, &tree, "", 0)),
+                false => drop(read_all(&image)),
+            }
+        }
+    }
+}
+
+#[test]
 fn parts_that_cannot_be_read_are_marked_and_the_rest_is_there() {
     let fake = Fake::default();
     let (good, bad) = (fake.file(0o644, b"x", &[]), fake.file(0o600, b"y", &[]));
@@ -366,4 +444,60 @@ fn what_is_touched_does_not_grow_with_the_commit() {
     }
     // A path through rows and one through names for each, most of it the same.
     assert!(touched() <= 3 + 4 * 2 * 17, "{}", touched());
+}
+
+/// The text of docs/format.md.
+fn document() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/format.md");
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn constants_are_as_documented() {
+    let document = document();
+    for (name, value) in [
+        ("DIR_SIZE", DIR_SIZE),
+        ("CHILD_SIZE", CHILD_SIZE),
+        ("FILE_SIZE", FILE_SIZE),
+        ("SET_SIZE", SET_SIZE),
+        ("PAYLOAD_SIZE", PAYLOAD_SIZE),
+        ("BLOCK_SIZE", BLOCK_SIZE),
+        ("MAX_ENTRIES", format::MAX_ENTRIES as usize),
+    ] {
+        let row = format!("| `{name}` | {value} |");
+        assert!(document.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn an_image_is_as_documented() {
+    let fake = Fake::default();
+    let id = |n: u8| ObjectId::from_bytes([n; 32]);
+    let mut file = fake.file_now(&fake.file(0o644, b"hello", &[]));
+    (file.id, file.payload) = (id(0xdd), Some(PayloadId::from_bytes([0xee; 32])));
+    fake.files.lock().unwrap().insert(file.id, file);
+    let meta = fake.meta(0o755, &[]);
+    let meta = fake.dirmeta(&meta).unwrap();
+    fake.metas.lock().unwrap().insert(id(0xcc), meta);
+    let listing = Dirtree {
+        files: vec![("f".to_owned(), id(0xdd))],
+        dirs: Vec::new(),
+    };
+    fake.dirtrees
+        .lock()
+        .unwrap()
+        .insert(id(0xbb), Arc::new(listing));
+    let made = fake.commit(id(0xbb), "");
+    let mut commit = fake.commits.lock().unwrap()[&made].clone();
+    commit.meta = id(0xcc);
+    fake.commits.lock().unwrap().insert(id(0xaa), commit);
+
+    let hex: String = bytes(&fake, &id(0xaa))
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let document = document();
+    let (_, after) = document.split_once("```hexdump image\n").unwrap();
+    let (shown, _) = after.split_once("```").unwrap();
+    assert_eq!(shown.replace('\n', ""), hex);
 }

@@ -144,11 +144,16 @@ impl<S: Source> View<S> {
         }
     }
 
-    /// A place of a file object. Looks through all open images.
+    /// A place of a file object. Looks through all open images, unless the object was loaded just
+    /// now and holds something.
     pub(super) fn find(&self, number: u64) -> Option<FoundFile> {
+        let payload = self.files.get(&number).and_then(|file| file.payload);
         let images = self.images.open();
         images.iter().find_map(|(commit, image)| {
-            let index = image.find(number).ok()??;
+            let index = match &payload {
+                Some(payload) => find_by_payload(image, number, payload)?,
+                None => image.find(number).ok()??,
+            };
             let dir_index = image.dir_of_file(index).ok()?;
             let dir = image.dir(dir_index).ok()?;
             let dir_path = self.below(commit, self.numbering, &image.dir_path(dir_index).ok()?);
@@ -161,4 +166,13 @@ impl<S: Source> View<S> {
             })
         })
     }
+}
+
+fn find_by_payload(image: &Image, number: u64, payload: &PayloadId) -> Option<u32> {
+    let mut found = None;
+    let is_it = |index: &u32| image.file(*index).is_ok_and(|row| row.number == number);
+    image
+        .files_of(payload, |index| found = found.or(Some(index).filter(is_it)))
+        .ok()?;
+    found
 }

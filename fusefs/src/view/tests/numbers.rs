@@ -283,6 +283,7 @@ fn those_who_want_an_image_wait_for_the_one_who_makes_it() {
             .collect();
         assert!(all.iter().all(|image| Arc::ptr_eq(image, &all[0])));
     });
+    let root = fake.commits.lock().unwrap()[&commit].tree;
     let loads = fake.loads.lock().unwrap();
-    assert_eq!(loads.iter().filter(|id| **id == commit).count(), 1);
+    assert_eq!(loads.iter().filter(|id| **id == root).count(), 1);
 }
