@@ -17,12 +17,15 @@
 //!
 //! ```text
 //! mount (mount(2), fusermount3)  ->  adapter (fuser)  ->  view (inodes, listings, reads)  ->  image, Source
+//! daemon (many mounts, one session)  --^
 //! ```
 //!
 //! Mounting reads the commit and the head of its image, whatever the size of the rest.
 
 mod adapter;
 mod cache;
+pub mod daemon;
+mod descriptor;
 pub mod image;
 mod inode;
 mod mount;
@@ -31,8 +34,8 @@ pub mod view;
 
 pub use adapter::ErrorSink;
 pub use mount::{
-    MountError, MountOptions, Mounted, Result, Umount, Unmounter, clear_stale, is_stale, mount,
-    umount,
+    MountAttrs, MountError, MountInfo, MountOptions, MountUser, Mounted, Result, Umount, Unmounter,
+    clear_stale, is_stale, mount, mounts, overlay, umount,
 };
 pub use stats::Stats;
 pub use view::{Numbering, What};

@@ -26,6 +26,13 @@ macro_rules! counters {
             }
         }
 
+        impl Stats {
+            /// Everything, each figure with a name of its own.
+            pub fn values(&self) -> Vec<(String, u64)> {
+                vec![$((concat!("requests.", stringify!($name)).to_owned(), self.$name),)*]
+            }
+        }
+
         impl Counters {
             pub(crate) fn snapshot(&self) -> Stats {
                 Stats { $($name: self.$name.0.load(Ordering::Relaxed),)* }

@@ -49,12 +49,22 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// How a session serves.
+pub(crate) struct ServeOptions {
+    /// Threads.
+    pub(crate) threads: usize,
+    /// Receives damage.
+    pub(crate) on_error: ErrorSink,
+    /// Whether extended attributes are served. If not, the kernel is told so at its first
+    /// question, and asks no more: it cannot keep the answers.
+    pub(crate) xattrs: bool,
+}
+
 /// Serves a view over an open and mounted `/dev/fuse`, on threads of its own.
 pub(crate) fn serve<S: Source>(
-    view: View<S>,
+    view: Arc<View<S>>,
     device: OwnedFd,
-    threads: usize,
-    on_error: ErrorSink,
+    options: ServeOptions,
 ) -> io::Result<Running> {
     let counters = Arc::new(Counters::default());
     let ended = Ended::default();
@@ -62,12 +72,13 @@ pub(crate) fn serve<S: Source>(
         view,
         counters: Arc::clone(&counters),
         ended: ended.clone(),
-        on_error,
+        on_error: options.on_error,
+        xattrs: options.xattrs,
         no_open: false,
         no_opendir: false,
     };
     let mut config = Config::default();
-    config.n_threads = Some(threads);
+    config.n_threads = Some(options.threads);
     // Who may come in is decided by the kernel (`allow_other`), so no second check here.
     config.acl = SessionACL::All;
     let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
@@ -102,6 +113,12 @@ impl Running {
         self.counters.snapshot()
     }
 
+    /// The same for other threads, and beyond the end of the session.
+    pub(crate) fn stats_source(&self) -> impl Fn() -> Stats + Send + use<> {
+        let counters = Arc::clone(&self.counters);
+        move || counters.snapshot()
+    }
+
     /// Tells the end of the session.
     pub(crate) fn ended(&self) -> Ended {
         self.ended.clone()
@@ -119,10 +136,11 @@ impl Running {
 }
 
 struct Adapter<S> {
-    view: View<S>,
+    view: Arc<View<S>>,
     counters: Arc<Counters>,
     ended: Ended,
     on_error: ErrorSink,
+    xattrs: bool,
     /// The kernel takes ENOSYS for OPEN as "never ask again".
     no_open: bool,
     /// The same of OPENDIR.
@@ -220,6 +238,7 @@ impl<S: Source> Filesystem for Adapter<S> {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_EXPORT_SUPPORT,
         ] {
             // An old kernel without it is slower, not wrong.
             ask(flag);
@@ -405,6 +424,9 @@ impl<S: Source> Filesystem for Adapter<S> {
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.counters.getxattr.bump();
+        if !self.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
         let value = self.run("attribute", number, || {
             self.view.xattr(number.0, name.as_bytes())
         });
@@ -413,6 +435,9 @@ impl<S: Source> Filesystem for Adapter<S> {
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         self.counters.listxattr.bump();
+        if !self.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
         let names = self.run("attribute names", number, || {
             self.view.xattr_names(number.0)
         });

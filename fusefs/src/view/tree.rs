@@ -103,6 +103,11 @@ impl<S: Source> View<S> {
         self.in_dir(dir, |here| Ok(dir_entry(number, &here.dir_set()?)))
     }
 
+    /// The number of the directory that a directory is in.
+    pub(super) fn tree_parent(&self, dir: &TreeDir) -> Result<u64> {
+        self.in_dir(dir, |here| here.parent_number())
+    }
+
     /// The dirmeta of a directory.
     pub(super) fn meta_of(&self, dir: &TreeDir) -> Result<ObjectId> {
         match dir.is_root() {

@@ -7,4 +7,5 @@ mod damage;
 mod lifecycle;
 mod prune;
 mod requests;
+mod shared;
 mod support;
