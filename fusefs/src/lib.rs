@@ -24,8 +24,12 @@
 mod adapter;
 mod cache;
 mod inode;
+mod known;
 mod mount;
+mod prefetch;
+mod push;
 mod stats;
+mod trace;
 pub mod view;
 
 pub use adapter::ErrorSink;
@@ -33,5 +37,5 @@ pub use mount::{
     MountError, MountOptions, Mounted, Result, Umount, Unmounter, clear_stale, is_stale, mount,
     umount,
 };
-pub use stats::Stats;
+pub use stats::{BUCKETS, DataStats, Histogram, Latencies, Stats};
 pub use view::What;

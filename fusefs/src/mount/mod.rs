@@ -11,7 +11,7 @@ mod table;
 use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, BufReader};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -21,8 +21,9 @@ use std::thread;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::adapter::{Ended, ErrorSink, Running, serve};
+use crate::adapter::{Ended, ErrorSink, Running, ServeOptions, serve};
 use crate::stats::Stats;
+use crate::trace::{Recorder, Trace};
 use crate::view::{Source, View, What};
 pub use error::{MountError, Result};
 
@@ -48,6 +49,17 @@ pub struct MountOptions {
     pub read_ahead_kb: u32,
     /// Threads that serve; `None` for as many as processors, from 2 to 8.
     pub threads: Option<NonZeroUsize>,
+    /// Give the kernel small files that were decoded together with what it asked for. Only
+    /// measurements have a reason not to.
+    pub push: bool,
+    /// Write the order in which parts of files are read for the first time to this file. Nothing is
+    /// pushed meanwhile: what is pushed is not seen to be read.
+    pub record: Option<PathBuf>,
+    /// Read what such a file tells into the kernel's cache, in the background.
+    pub prefetch: Option<PathBuf>,
+    /// Let the kernel read large files by itself, from plain copies that are made in the repository's
+    /// cache when a file is first opened. Needs root; each open and close then costs a request.
+    pub materialise: bool,
     /// Name of what is mounted, for the table of mounts.
     pub name: String,
     /// Receives damage found while serving.
@@ -64,6 +76,10 @@ impl Default for MountOptions {
             dev: false,
             read_ahead_kb: 1024,
             threads: None,
+            push: true,
+            record: None,
+            prefetch: None,
+            materialise: false,
             name: SUBTYPE.to_owned(),
             on_error: Arc::new(|_| {}),
         }
@@ -79,6 +95,10 @@ impl fmt::Debug for MountOptions {
             .field("dev", &self.dev)
             .field("read_ahead_kb", &self.read_ahead_kb)
             .field("threads", &self.threads)
+            .field("push", &self.push)
+            .field("record", &self.record)
+            .field("prefetch", &self.prefetch)
+            .field("materialise", &self.materialise)
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
@@ -102,8 +122,9 @@ pub fn mount<S: Source>(
 ) -> Result<Mounted> {
     let view = View::new(source, what)?;
     let at = mount_point(at)?;
+    let traces = Traces::open(options)?;
     let device = attach(&at, options)?;
-    start(view, device, &at, options)
+    start(view, device, &at, options, traces)
 }
 
 /// Unmounts a Grove mount of whichever process.
@@ -309,20 +330,50 @@ fn helper_options(options: &MountOptions) -> String {
     text
 }
 
+/// Files of traces, opened before there is a mount to be taken away again.
+struct Traces {
+    recorder: Option<Recorder>,
+    prefetch: Option<Trace<BufReader<File>>>,
+}
+
+impl Traces {
+    fn open(options: &MountOptions) -> Result<Self> {
+        let read = |path: &PathBuf| {
+            let file = File::open(path).and_then(|file| Trace::open(BufReader::new(file)));
+            file.map_err(MountError::io("read the trace", path))
+        };
+        let create = |path: &PathBuf| {
+            Recorder::create(path).map_err(MountError::io("write the trace", path))
+        };
+        // Read first: both may be the same file.
+        let prefetch = options.prefetch.as_ref().map(read).transpose()?;
+        let recorder = options.record.as_ref().map(create).transpose()?;
+        Ok(Self { recorder, prefetch })
+    }
+}
+
 /// Serves a fresh mount and makes sure that it answers.
 fn start<S: Source>(
     view: View<S>,
     device: OwnedFd,
     at: &Path,
     options: &MountOptions,
+    traces: Traces,
 ) -> Result<Mounted> {
+    let Traces { recorder, prefetch } = traces;
     let serving = || {
         let row = table::at(at)?.filter(|row| row.kind == KIND);
         let row = row.ok_or_else(|| MountError::NotMounted {
             path: at.to_owned(),
         })?;
-        let on_error = Arc::clone(&options.on_error);
-        let running = serve(view, device, threads(options), on_error);
+        let how = ServeOptions {
+            threads: threads(options),
+            push: options.push,
+            recorder,
+            materialise: options.materialise,
+            on_error: Arc::clone(&options.on_error),
+        };
+        let running = serve(view, device, how);
         Ok((running.map_err(MountError::io("serve", at))?, row))
     };
     let (running, row) = match serving() {
@@ -339,12 +390,18 @@ fn start<S: Source>(
         device: row.device,
         ended,
     };
-    let mounted = Mounted {
+    let mut mounted = Mounted {
         running: Some(running),
         unmounter,
     };
     rustix::fs::stat(at).map_err(MountError::io("look at", at))?;
     raise_read_ahead(row.device, options.read_ahead_kb);
+    if let (Some(trace), Some(running)) = (prefetch, &mut mounted.running) {
+        let device = rustix::fs::makedev(row.device.0, row.device.1);
+        let told = Arc::clone(&options.on_error);
+        let started = running.prefetch(trace, at.to_owned(), device, told);
+        started.map_err(MountError::io("prefetch", at))?;
+    }
     Ok(mounted)
 }
 

@@ -27,20 +27,31 @@ use std::sync::Arc;
 
 use grove_engine::fs::lease::Lease;
 use grove_engine::object::{DirEntry, DirMeta, Dirtree, FileObject, Xattrs};
-use grove_engine::{Error as EngineError, ObjectId, Result as EngineResult};
+use grove_engine::{
+    CacheCounts, Error as EngineError, Group, Member, ObjectId, Read, Result as EngineResult,
+};
 
 use crate::cache::Cache;
 use crate::inode::{Dir, DirKind, Inodes, Node, ROOT};
+use crate::known::Known;
+use crate::prefetch::Contents;
+use crate::push::Files;
 use attr::{S_IFDIR, S_IFMT, S_IFREG, dir_attr, file_entry, link_entry, placeholder};
 pub use error::ViewError;
 use live::Live;
 pub use source::Source;
-pub use types::{Attr, Entry, Item, Lifetime, Lookup, Usage, What};
+pub use types::{Attr, Entry, Item, Lifetime, Lookup, PlainCopy, Usage, What};
 
 /// Longest name that is looked for, in bytes.
 pub const NAME_MAX: usize = 255;
 /// Unit of [`Usage::blocks`], in bytes.
 pub const BLOCK_SIZE: u32 = 4096;
+
+/// Larger files are never stored together with others.
+const PUSHED_MAX: u64 = 128 << 10;
+
+/// Smaller files are not worth a copy of their own.
+const COPIED_MIN: u64 = 1 << 20;
 
 /// Bytes of parsed listings, and of parsed file headers, that are kept.
 const CACHE_BYTES: usize = 16 << 20;
@@ -56,6 +67,7 @@ pub struct View<S> {
     metas: Cache<DirMeta>,
     files: Cache<FileObject>,
     live: Live,
+    known: Known,
     /// Keeps the one commit that is shown. Where all are shown, each may go.
     _lease: Option<Lease>,
 }
@@ -84,6 +96,7 @@ impl<S: Source> View<S> {
             metas: Cache::new(CACHE_BYTES / 16, |meta| 128 + xattrs_weight(&meta.xattrs)),
             files: Cache::new(CACHE_BYTES, file_weight),
             live: Live::default(),
+            known: Known::default(),
             _lease: lease,
         })
     }
@@ -166,6 +179,11 @@ impl<S: Source> View<S> {
 
     /// Reads a regular file into `buf`; short only at the end of the file.
     pub fn read(&self, number: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.read_grouped(number, offset, buf).map(|read| read.len)
+    }
+
+    /// The same; tells the block that a small file was found in.
+    pub fn read_grouped(&self, number: u64, offset: u64, buf: &mut [u8]) -> Result<Read> {
         let (id, seen_in) = match self.node(number)? {
             Node::File { id, seen_in } => (id, seen_in),
             Node::Dir(_) => return Err(ViewError::IsADirectory),
@@ -179,21 +197,36 @@ impl<S: Source> View<S> {
         let left = file.size.saturating_sub(offset);
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         let Some(buf) = buf.get_mut(..len).filter(|buf| !buf.is_empty()) else {
-            return Ok(0);
+            return Ok(Read::from(0));
         };
         let read = self
             .source
-            .read_at(&file, offset, buf)
+            .read_grouped(&file, offset, buf)
             .map_err(|source| object_error(path(), "file", id, source))?;
-        if read < len {
-            let end = offset.saturating_add(read as u64);
+        if read.len < len {
+            let end = offset.saturating_add(read.len as u64);
             return Err(ViewError::ShortPayload {
                 path: path(),
                 id,
                 end,
             });
         }
-        Ok(len)
+        Ok(read)
+    }
+
+    /// A plain copy of a large regular file, made if there is none; `None` for other files.
+    pub fn plain_copy(&self, number: u64) -> Result<Option<PlainCopy>> {
+        let Node::File { id, seen_in } = self.node(number)? else {
+            return Ok(None);
+        };
+        let path = || self.file_path(seen_in, &id);
+        let file = self.file(&id, path)?;
+        let Some(payload) = file.payload.filter(|_| file.size >= COPIED_MIN) else {
+            return Ok(None);
+        };
+        let copy = self.source.plain_copy(&file);
+        let copy = copy.map_err(|source| object_error(path(), "file", id, source))?;
+        Ok(copy.map(|file| PlainCopy { payload, file }))
     }
 
     /// Value of an extended attribute.
@@ -277,7 +310,11 @@ impl<S: Source> View<S> {
 
     fn file_child(&self, parent: u64, name: &str, id: &ObjectId) -> Result<Entry> {
         let file = self.file(id, || join(&self.path(parent), name))?;
-        Ok(file_entry(self.inodes.file(*id, parent), &file))
+        let number = self.inodes.file(*id, parent);
+        if let Some(payload) = file.payload.filter(|_| file.size <= PUSHED_MAX) {
+            self.known.note(&payload, number);
+        }
+        Ok(file_entry(number, &file))
     }
 
     fn dir_child(&self, parent: u64, entry: &DirEntry) -> Result<Entry> {
@@ -414,6 +451,34 @@ impl<S: Source> View<S> {
             .iter()
             .find(|(_, file)| file == id)
             .map(|(name, _)| name.clone())
+    }
+}
+
+impl<S: Source> Files for View<S> {
+    fn numbers_of(&self, member: &Member<'_>) -> Vec<u64> {
+        let is_it = |number: &u64| match self.inodes.get(*number) {
+            Some(Node::File { id, .. }) => self.file(&id, String::new).is_ok_and(|file| {
+                file.payload == Some(member.id) && file.size == member.bytes.len() as u64
+            }),
+            _ => false,
+        };
+        let mut numbers = self.known.candidates(&member.id);
+        numbers.retain(is_it);
+        numbers
+    }
+
+    fn note_done(&self, group: &Group, number: usize) {
+        self.source.note_done(group, number);
+    }
+}
+
+impl<S: Source> Contents for View<S> {
+    fn read(&self, number: u64, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        Self::read(self, number, offset, buf).map_err(std::io::Error::other)
+    }
+
+    fn cache_counts(&self) -> CacheCounts {
+        self.source.cache_counts()
     }
 }
 

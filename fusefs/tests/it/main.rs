@@ -5,6 +5,9 @@
 mod content;
 mod damage;
 mod lifecycle;
+mod materialise;
+mod prefetch;
 mod prune;
+mod push;
 mod requests;
 mod support;

@@ -53,6 +53,17 @@ pub struct Args {
     /// Honour set-user-ID, set-group-ID and file capabilities
     #[arg(long)]
     suid: bool,
+    /// Write to FILE in which order files are read, for --prefetch
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Read what FILE, made by --record, tells into memory in the background
+    #[arg(long, value_name = "FILE")]
+    prefetch: Option<PathBuf>,
+    /// Let the kernel read large files from plain copies, kept in the repository's cache (root only)
+    ///
+    /// Pays for sequential reading and mapping of large files; opening any file gets slower.
+    #[arg(long)]
+    materialise: bool,
     /// Serve in front, and say so when the mount is usable
     #[arg(long, hide = true)]
     serve: bool,
@@ -86,9 +97,14 @@ fn in_background(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let mut command = Command::new(&program);
     command.arg("mount").arg("--serve").arg("--repo").arg(globals.repo_path());
     for (flag, name) in
-        [(args.all, "--all"), (args.allow_other, "--allow-other"), (args.suid, "--suid")]
+        [(args.all, "--all"), (args.allow_other, "--allow-other"), (args.suid, "--suid"), (args.materialise, "--materialise")]
     {
         command.args(flag.then_some(name));
+    }
+    for (name, path) in [("--record", &args.record), ("--prefetch", &args.prefetch)] {
+        if let Some(path) = path {
+            command.arg(name).arg(path);
+        }
     }
     command.arg("--").arg(&args.first).args(&args.second);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -121,6 +137,9 @@ fn serve(repo: Repository, what: What, args: &Args) -> Result<ExitCode> {
     let mut options = MountOptions::default();
     options.allow_other |= args.allow_other;
     options.suid = args.suid;
+    options.record.clone_from(&args.record);
+    options.prefetch.clone_from(&args.prefetch);
+    options.materialise = args.materialise;
     options.name = format!("grove:{}", repo.path().display());
     // In the background nobody reads standard error once the mount is there.
     let log = args.serve.then(|| repo.cache_dir().join(LOG_NAME));
