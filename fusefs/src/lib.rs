@@ -16,15 +16,15 @@
 //! ```
 //!
 //! ```text
-//! mount (mount(2), fusermount3)  ->  adapter (fuser)  ->  view (inodes, listings, reads)  ->  Source
+//! mount (mount(2), fusermount3)  ->  adapter (fuser)  ->  view (inodes, listings, reads)  ->  image, Source
 //! ```
 //!
-//! Mounting reads the commit and its root directory, whatever the size of the rest.
+//! Mounting reads the commit and the head of its image, whatever the size of the rest.
 
 mod adapter;
 mod cache;
+pub mod image;
 mod inode;
-mod known;
 mod mount;
 mod prefetch;
 mod push;
@@ -38,4 +38,4 @@ pub use mount::{
     umount,
 };
 pub use stats::{BUCKETS, DataStats, Histogram, Latencies, Stats};
-pub use view::What;
+pub use view::{Numbering, What};

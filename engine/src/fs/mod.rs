@@ -3,13 +3,14 @@
 
 pub mod lease;
 pub mod lock;
-pub(crate) mod mmap;
+pub mod mmap;
 pub mod storage;
 pub(crate) mod xattr;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use storage::{DiskStorage, Storage, StorageFile};
 
@@ -36,8 +37,11 @@ pub(crate) fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> 
     write().inspect_err(|_| drop(storage.remove_file(&temporary)))
 }
 
+/// Numbers the temporary files of this process: two threads may write the same cache file.
+static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
 /// Replaces a cache file that may be lost at any time: atomic, but without any fsync.
-pub(crate) fn replace_cache_file(
+pub fn replace_cache_file(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -45,7 +49,8 @@ pub(crate) fn replace_cache_file(
         .parent()
         .expect("because cache files lie in a directory");
     std::fs::create_dir_all(dir)?;
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
     let mut file = File::create(&temporary)?;
     write(&mut file)
         .and_then(|()| file.flush())

@@ -1,5 +1,7 @@
 //! One suite over every index: what they all must do.
 
+use std::collections::BTreeSet;
+
 use super::flat::FlatIndex;
 use super::memory::MemoryIndex;
 use super::merge::Merge;
@@ -63,13 +65,47 @@ fn check_packs(index: &dyn ObjectIndex, packs: &[(PackId, Vec<IndexRow>)]) {
     assert_eq!(seen, expected);
 }
 
+/// Names between two others, as an index finds them in the first two packs.
+type Between<'a> = dyn Fn(EntryKind, ([u8; 32], [u8; 32])) -> BTreeSet<[u8; 32]> + 'a;
+
+fn check_between(between: &Between<'_>, packs: &[(PackId, Vec<IndexRow>)]) {
+    let wanted = &packs[..2];
+    let rows = sorted_rows(wanted);
+    let (first, last) = (rows[100].0.id, rows[900].0.id);
+    let ranges = [
+        ([0; 32], [0xff; 32]),
+        (first, last),
+        (first, first),
+        (last, first),
+        ([0xff; 32], [0xff; 32]),
+    ];
+    for kind in EntryKind::ALL {
+        for (first, last) in ranges {
+            let inside = rows.iter().map(|(key, _)| key);
+            let inside = inside.filter(|key| first <= key.id && key.id <= last);
+            let expected = inside.filter(|key| key.kind == kind).map(|key| key.id);
+            let expected: BTreeSet<[u8; 32]> = expected.collect();
+            assert_eq!(between(kind, (first, last)), expected, "{kind:?}");
+        }
+    }
+}
+
 #[test]
 fn memory_index_conforms() {
     let mut index = MemoryIndex::default();
     for (id, rows) in packs() {
         index.add_pack(id, &rows);
     }
-    check(&index.sort());
+    let index = index.sort();
+    check(&index);
+    let packs = packs();
+    let wanted = |id: &PackId| *id != packs[2].0;
+    let between = |kind, (first, last): ([u8; 32], [u8; 32])| {
+        let mut found = BTreeSet::new();
+        index.ids_between(kind, (&first, &last), wanted, &mut found);
+        found
+    };
+    check_between(&between, &packs);
 }
 
 #[test]
@@ -125,6 +161,14 @@ fn flat_index_conforms_and_notices_damage() {
     merge(&memory.sort()).unwrap();
     let index = FlatIndex::open(&path).unwrap().unwrap();
     check(&index);
+    let wanted = |id: &PackId| *id != packs[2].0;
+    let between = |kind, (first, last): ([u8; 32], [u8; 32])| {
+        let mut found = BTreeSet::new();
+        let range = (&first, &last);
+        index.ids_between(kind, range, wanted, &mut found).unwrap();
+        found
+    };
+    check_between(&between, &packs);
     index.verify().unwrap();
     let good = std::fs::read(&path).unwrap();
     for at in (0..good.len()).step_by(997) {

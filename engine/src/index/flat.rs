@@ -1,18 +1,18 @@
 //! The merged index: one sorted file, mapped into memory. Layout: docs/format.md, "Index".
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{Location, ObjectIndex, Visit};
 use crate::error::{Error, IoResultExt, Result};
-use crate::fs::mmap::map_immutable;
+use crate::fs::mmap::{Map, map_immutable};
 use crate::id::PackId;
-use crate::pack::{Key, le32, le64};
+use crate::pack::{EntryKind, Key, le32, le64};
 
 const MAGIC: [u8; 8] = *b"GROVEIX1";
 const HEADER_SIZE: usize = 64;
@@ -32,7 +32,7 @@ pub(super) type RowBytes = [u8; ROW_SIZE];
 pub(crate) struct FlatIndex {
     path: PathBuf,
     file: File,
-    map: Mmap,
+    map: Map,
     packs: Vec<PackId>,
     rows: usize,
 }
@@ -50,7 +50,7 @@ impl FlatIndex {
         Self::parse(path, file, map).map(Some)
     }
 
-    fn parse(path: &Path, file: File, map: Mmap) -> Result<Self> {
+    fn parse(path: &Path, file: File, map: Map) -> Result<Self> {
         let bad = |detail: &str| Error::Corrupt {
             path: path.to_owned(),
             detail: detail.to_owned(),
@@ -366,6 +366,33 @@ impl FlatIndex {
             }
         }
         Ok(low)
+    }
+
+    /// Keys of one kind whose names are not below `first` and not above `last`, of entries in one
+    /// of the wanted packs.
+    pub(super) fn ids_between(
+        &self,
+        kind: EntryKind,
+        (first, last): (&[u8; 32], &[u8; 32]),
+        wanted: impl Fn(&PackId) -> bool,
+        found: &mut BTreeSet<[u8; 32]>,
+    ) -> Result<()> {
+        let mut begin = [0; Key::SIZE];
+        begin[..32].copy_from_slice(first);
+        for n in self.lower_bound(&begin)?..self.rows {
+            let row = self.row_bytes(n);
+            if row[..32] > last[..] {
+                break;
+            }
+            if row[32] != kind as u8 {
+                continue;
+            }
+            let (key, at) = self.decode(row)?;
+            if wanted(&at.pack) {
+                found.insert(key.id);
+            }
+        }
+        Ok(())
     }
 
     /// Finds an entry in one of the wanted packs.

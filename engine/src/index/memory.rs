@@ -1,12 +1,14 @@
 //! The rows of a few packs, sorted in memory.
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 
 use super::{Location, ObjectIndex, Visit};
 use crate::error::Result;
 use crate::id::PackId;
-use crate::pack::Key;
 use crate::pack::writer::IndexRow;
+use crate::pack::{EntryKind, Key};
 
 /// An index without a file.
 #[derive(Debug, Default)]
@@ -52,6 +54,22 @@ impl MemoryIndex {
             .par_sort_unstable_by_key(|(key, at)| (*key, at.pack, at.offset));
         self.rows.dedup();
         self
+    }
+
+    /// As [`FlatIndex::ids_between`](super::flat::FlatIndex::ids_between).
+    pub(super) fn ids_between(
+        &self,
+        kind: EntryKind,
+        (first, last): (&[u8; 32], &[u8; 32]),
+        wanted: impl Fn(&PackId) -> bool,
+        found: &mut BTreeSet<[u8; 32]>,
+    ) {
+        let begin = self.rows.partition_point(|(key, _)| key.id < *first);
+        let inside = self.rows[begin..]
+            .iter()
+            .take_while(|(key, _)| key.id <= *last);
+        let of_kind = inside.filter(|(key, at)| key.kind == kind && wanted(&at.pack));
+        found.extend(of_kind.map(|(key, _)| key.id));
     }
 
     /// Finds an entry in one of the wanted packs.

@@ -13,10 +13,10 @@ use super::{Location, ObjectIndex, Visit};
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::{Lock, LockMode};
 use crate::id::PackId;
-use crate::pack::Key;
 use crate::pack::doomed;
 use crate::pack::reader::PackReader;
 use crate::pack::writer::IndexRow;
+use crate::pack::{EntryKind, Key};
 
 /// When recent packs hold more rows than this, they are merged into a file.
 pub(super) const MERGE_ROWS: usize = 20_000;
@@ -195,6 +195,21 @@ impl Index {
 
     pub(crate) fn present(&self) -> &BTreeSet<PackId> {
         &self.present
+    }
+
+    /// Names of the entries of one kind that are not below `first` and not above `last`.
+    pub(crate) fn ids_between(
+        &self,
+        kind: EntryKind,
+        range: (&[u8; 32], &[u8; 32]),
+    ) -> Result<BTreeSet<[u8; 32]>> {
+        let is_present = |pack: &PackId| self.present.contains(pack);
+        let mut found = BTreeSet::new();
+        for file in &self.files {
+            file.ids_between(kind, range, is_present, &mut found)?;
+        }
+        self.recent.ids_between(kind, range, is_present, &mut found);
+        Ok(found)
     }
 
     /// Checks the rows of the merged files.

@@ -2,6 +2,7 @@
 
 mod bases;
 pub(crate) mod delta;
+mod images;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 mod locks;
@@ -242,6 +243,31 @@ impl Repository {
         decode_record(id, found.bytes()).map_err(malformed(ObjectKind::File, id))
     }
 
+    /// Loads many files, in parallel; each result at the place of its name.
+    pub fn files(&self, ids: &[ObjectId]) -> Vec<Result<FileObject>> {
+        let key = |id: &ObjectId| Key::new(EntryKind::File, *id.as_bytes());
+        let keys: Vec<Key> = ids.iter().map(key).collect();
+        let found = self.store.get_many(&keys, |n, found| {
+            decode_record(&ids[n], found.bytes()).map_err(malformed(ObjectKind::File, &ids[n]))
+        });
+        let found = found.into_iter().zip(ids);
+        found
+            .map(|(file, id)| file.unwrap_or_else(|| self.file(id)))
+            .collect()
+    }
+
+    /// Names of the objects of a kind that are not below `first` and not above `last`, ascending.
+    pub fn objects_between(
+        &self,
+        kind: ObjectKind,
+        first: &ObjectId,
+        last: &ObjectId,
+    ) -> Result<Vec<ObjectId>> {
+        let range = (first.as_bytes(), last.as_bytes());
+        let found = self.store.ids_between(entry_kind(kind), range)?;
+        Ok(found.into_iter().map(ObjectId::from_bytes).collect())
+    }
+
     /// Verbatim bytes of a commit, dirtree or dirmeta object; of a file, the header variant.
     pub fn object_bytes(&self, kind: ObjectKind, id: &ObjectId) -> Result<Vec<u8>> {
         let found = self.find(kind, id)?;
@@ -374,7 +400,7 @@ pub struct ReindexReport {
     pub damaged: Vec<String>,
 }
 
-fn malformed(kind: ObjectKind, id: &ObjectId) -> impl FnOnce(DecodeError) -> Error {
+fn malformed(kind: ObjectKind, id: &ObjectId) -> impl FnOnce(DecodeError) -> Error + use<> {
     let id = *id;
     move |source| Error::MalformedObject { kind, id, source }
 }

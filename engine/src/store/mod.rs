@@ -1,5 +1,6 @@
 //! Finds and decodes entries: open packs, the block cache, and the current index.
 
+mod batch;
 pub(crate) mod cache;
 pub(crate) mod copies;
 pub(crate) mod group;
@@ -254,6 +255,16 @@ impl Store {
             self.pack(&at.pack)?
                 .block(u64::from(at.offset), at.block_len)
         })
+    }
+
+    fn block_uncached(&self, at: &Location) -> Result<Arc<DecodedBlock>> {
+        match self.cache.peek(&(at.pack, at.offset, None)) {
+            Some(block) => Ok(block),
+            None => self
+                .pack(&at.pack)?
+                .block(u64::from(at.offset), at.block_len)
+                .map(Arc::new),
+        }
     }
 
     /// After a failed read: was the index out of date (a pack rewritten by a prune), or is it

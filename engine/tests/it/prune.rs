@@ -261,3 +261,74 @@ fn commit_objects_alone_can_be_deleted_and_the_rest_later() {
     assert!(report.entries_deleted > 3 && report.freed_bytes > 5_000_000);
     assert_sound(&repo);
 }
+
+#[test]
+fn images_stay_only_of_commits_that_are_there_or_that_someone_uses() {
+    let dir = tempdir().unwrap();
+    let (repo, ids) = history(dir.path());
+    let abandoned = repo.image_path(&ids[0]).with_file_name("x.1-1.tmp");
+    let fresh = abandoned.with_file_name("x.2-2.tmp");
+    fs::create_dir_all(abandoned.parent().unwrap()).unwrap();
+    fs::write(&fresh, b"").unwrap();
+    let file = fs::File::create(&abandoned).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let make_all = || {
+        for id in &ids {
+            fs::write(repo.image_path(id), b"image").unwrap();
+        }
+    };
+    let left = || -> Vec<bool> { ids.iter().map(|id| repo.image_path(id).exists()).collect() };
+    make_all();
+    let lease = repo.lease(&[ids[1]]).unwrap();
+    repo.drop_unused_images().unwrap();
+    assert_eq!(left(), [false, true, false, true]);
+    assert!(fresh.exists() && !abandoned.exists());
+    drop(lease);
+    make_all();
+    let options = PruneOptions {
+        refs_only: true,
+        depth: Some(1),
+        ..Default::default()
+    };
+    prune(&repo, &options, &Silent).unwrap();
+    assert_eq!(left(), [false, false, true, true]);
+}
+
+#[test]
+fn many_files_are_loaded_as_one_by_one_and_found_by_the_beginnings_of_their_names() {
+    let dir = tempdir().unwrap();
+    let (repo, ids) = history(dir.path());
+    let mut trees = vec![repo.commit(&ids[3]).unwrap().tree];
+    let mut files = Vec::new();
+    while let Some(tree) = trees.pop() {
+        let listing = repo.dirtree(&tree).unwrap();
+        trees.extend(listing.dirs.iter().map(|dir| dir.tree));
+        files.extend(listing.files.iter().map(|(_, id)| *id));
+    }
+    assert!(files.len() > 10);
+    let missing = ObjectId::of(b"missing");
+    files.insert(3, missing);
+    // A second time the same, far from the first.
+    files.push(files[0]);
+    let loaded = repo.files(&files);
+    assert_eq!(loaded.len(), files.len());
+    for (id, file) in files.iter().zip(loaded) {
+        match (file, repo.file(id)) {
+            (Ok(file), Ok(alone)) => assert_eq!((file.id, file), (*id, alone)),
+            (Err(error), Err(_)) => {
+                assert_eq!(*id, missing);
+                assert!(error.is_damage());
+            }
+            (file, alone) => panic!("{id}: {file:?}, {alone:?}"),
+        }
+        let between = |first, last| {
+            let kind = grove_engine::ObjectKind::File;
+            repo.objects_between(kind, first, last).unwrap()
+        };
+        let found = between(id, id);
+        assert_eq!(found.contains(id), *id != missing);
+        let all = [[0; 32], [0xff; 32]].map(ObjectId::from_bytes);
+        assert_eq!(between(&all[0], &all[1]).contains(id), *id != missing);
+    }
+}

@@ -1,8 +1,8 @@
-//! Attributes as objects determine them.
+//! Attributes as objects and images determine them.
 
 use std::time::SystemTime;
 
-use grove_engine::object::FileObject;
+use grove_engine::object::{DirMeta, FileObject};
 
 use super::{Attr, Entry, Lifetime};
 
@@ -11,17 +11,48 @@ pub(super) const S_IFDIR: u32 = 0o040_000;
 pub(super) const S_IFREG: u32 = 0o100_000;
 pub(super) const S_IFLNK: u32 = 0o120_000;
 
-pub(super) fn file_entry(number: u64, file: &FileObject) -> Entry {
-    let header = &file.header;
-    let (size, blocks) = match header.is_symlink() {
-        true => (header.symlink_target.len() as u64, 0),
-        false => (file.size, file.size.div_ceil(512)),
+/// What the attributes of a file depend on; the same whether they come from its object or from an
+/// image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FileFacts {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// Of a link, the length of its target.
+    pub(super) size: u64,
+}
+
+impl From<&FileObject> for FileFacts {
+    fn from(file: &FileObject) -> Self {
+        let header = &file.header;
+        Self {
+            mode: header.mode,
+            uid: header.uid,
+            gid: header.gid,
+            size: match header.is_symlink() {
+                true => header.symlink_target.len() as u64,
+                false => file.size,
+            },
+        }
+    }
+}
+
+pub(super) fn file_entry(number: u64, file: impl Into<FileFacts>) -> Entry {
+    let FileFacts {
+        mode,
+        uid,
+        gid,
+        size,
+    } = file.into();
+    let blocks = match mode & S_IFMT {
+        S_IFLNK => 0,
+        _ => size.div_ceil(512),
     };
     let attr = Attr {
         number,
-        mode: header.mode,
-        uid: header.uid,
-        gid: header.gid,
+        mode,
+        uid,
+        gid,
         size,
         blocks,
         mtime: SystemTime::UNIX_EPOCH,
@@ -40,6 +71,24 @@ pub(super) fn link_entry(number: u64, target: &str, lifetime: Lifetime) -> Entry
         ..dir_attr(number, 0)
     };
     Entry { attr, lifetime }
+}
+
+/// A directory of a commit.
+pub(super) fn tree_entry(number: u64, mode: u32, uid: u32, gid: u32) -> Entry {
+    let attr = Attr {
+        uid,
+        gid,
+        ..dir_attr(number, S_IFDIR | (mode & !S_IFMT))
+    };
+    Entry {
+        attr,
+        lifetime: Lifetime::Forever,
+    }
+}
+
+/// A commit's root directory, which has no image yet, perhaps.
+pub(super) fn root_entry(number: u64, meta: &DirMeta) -> Entry {
+    tree_entry(number, meta.mode, meta.uid, meta.gid)
 }
 
 /// Attributes of a directory; the size is what most file systems state for a small one.

@@ -24,7 +24,7 @@ pub enum ViewError {
     /// No extended attribute of this name.
     #[error("no such attribute")]
     NoAttribute,
-    /// An inode number that was never handed out.
+    /// An inode number that stands for nothing.
     #[error("stale inode number {number}")]
     Stale {
         /// As given.
@@ -42,6 +42,24 @@ pub enum ViewError {
         /// What the engine said.
         #[source]
         source: Box<EngineError>,
+    },
+    /// Two objects whose names begin alike, so that they would have the same inode numbers.
+    #[error("cannot number {path:?}: {what}s {id} and {other} begin alike")]
+    Collision {
+        /// Path in the mount.
+        path: String,
+        /// Kind of object.
+        what: &'static str,
+        /// Name of the object.
+        id: ObjectId,
+        /// Name of the other one.
+        other: ObjectId,
+    },
+    /// A directory was numbered when all of its commit could be read, and now parts cannot.
+    #[error("cannot tell the directories of commit {commit} apart: parts of it cannot be read")]
+    Incomplete {
+        /// The commit.
+        commit: ObjectId,
     },
     /// A payload ended before the size that its object states.
     #[error("cannot read {path:?} (file {id}): payload ends at byte {end}")]
@@ -69,7 +87,11 @@ impl ViewError {
     pub fn is_damage(&self) -> bool {
         matches!(
             self,
-            Self::Object { .. } | Self::ShortPayload { .. } | Self::Repository { .. }
+            Self::Object { .. }
+                | Self::Collision { .. }
+                | Self::Incomplete { .. }
+                | Self::ShortPayload { .. }
+                | Self::Repository { .. }
         )
     }
 }

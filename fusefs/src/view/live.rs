@@ -10,15 +10,16 @@ use std::time::{Duration, SystemTime};
 
 use grove_engine::{Error as EngineError, ObjectId};
 
-use super::attr::{S_IFDIR, dir_attr, link_entry, placeholder};
+use super::attr::{S_IFDIR, dir_attr, link_entry, placeholder, root_entry};
 use super::{
-    Attr, Entry, Item, Lifetime, Result, Source, View, ViewError, join, object_error,
+    Attr, Entry, Item, Lifetime, Numbering, Result, Source, View, ViewError, join, object_error,
     repository_error,
 };
-use crate::inode::{DirKind, cookie};
+use crate::inode::{LiveDir, Named, ROOT, cookie};
 
 const COMMITS: &str = "commits";
 const REFS: &str = "refs";
+const UNIQUE: &str = "unique";
 
 type RefMap = BTreeMap<String, ObjectId>;
 
@@ -59,25 +60,44 @@ impl<T: PartialEq> Seen<T> {
 #[derive(Debug)]
 enum LiveChild {
     /// A directory above the commits, last changed at some time.
-    Dir(DirKind, SystemTime),
+    Dir(LiveDir, SystemTime),
     /// A ref: where its link leads.
     Ref(String),
     /// A commit.
-    Commit(ObjectId),
+    Commit(ObjectId, Numbering),
 }
 
 impl<S: Source> View<S> {
-    pub(super) fn live_attr(&self, number: u64, kind: &DirKind) -> Result<Entry> {
+    /// Gives numbers to the directories that are always there: they are known after a restart.
+    pub(super) fn name_live_dirs(&self) {
+        for dir in [LiveDir::Commits, LiveDir::Unique, LiveDir::Refs("".into())] {
+            self.names.number(&Named::Live(dir));
+        }
+    }
+
+    /// The number of the directory that one is in.
+    pub(super) fn live_parent(&self, dir: &LiveDir) -> u64 {
+        match dir {
+            LiveDir::Refs(name) if !name.is_empty() => {
+                let (above, _) = name.rsplit_once('/').unwrap_or_default();
+                let above = Named::Live(LiveDir::Refs(above.into()));
+                self.names.number(&above)
+            }
+            _ => ROOT,
+        }
+    }
+
+    pub(super) fn live_attr(&self, number: u64, kind: &LiveDir) -> Result<Entry> {
         match kind {
-            DirKind::Commits => Ok(live_dir(number, self.commits()?.1)),
-            DirKind::Refs(prefix) => {
+            LiveDir::Commits | LiveDir::Unique => Ok(live_dir(number, self.commits()?.1)),
+            LiveDir::Refs(prefix) => {
                 let (refs, changed) = self.refs()?;
                 match prefix.is_empty() || has_below(&refs, prefix) {
                     true => Ok(live_dir(number, changed)),
                     false => Err(ViewError::NotFound),
                 }
             }
-            DirKind::Top | DirKind::Tree { .. } => {
+            LiveDir::Top => {
                 let attr = dir_attr(number, S_IFDIR | 0o755);
                 Ok(Entry {
                     attr,
@@ -87,42 +107,59 @@ impl<S: Source> View<S> {
         }
     }
 
-    pub(super) fn live_child(
-        &self,
-        parent: u64,
-        kind: &DirKind,
-        name: &str,
-    ) -> Result<Option<Entry>> {
-        let child = match kind {
-            DirKind::Commits => name.parse().ok().map(LiveChild::Commit),
-            DirKind::Refs(prefix) => {
+    pub(super) fn live_child(&self, dir: &LiveDir, name: &str) -> Result<Option<Entry>> {
+        let child = match dir {
+            LiveDir::Commits | LiveDir::Unique => {
+                let commit = name.parse().ok();
+                commit.map(|commit| LiveChild::Commit(commit, self.numbering_in(dir)))
+            }
+            LiveDir::Refs(prefix) => {
                 let (refs, changed) = self.refs()?;
                 ref_child(&refs, changed, prefix, name)
             }
-            kind => self.live_children(kind)?.remove(name),
+            LiveDir::Top if name == UNIQUE && self.numbering == Numbering::Shared => {
+                Some(LiveChild::Dir(LiveDir::Unique, self.commits()?.1))
+            }
+            LiveDir::Top => self.live_children(dir)?.remove(name),
         };
-        child.map_or(Ok(None), |child| self.live_entry(parent, name, child))
+        child.map_or(Ok(None), |child| self.live_entry(child))
+    }
+
+    /// How the commits in a directory number their files.
+    fn numbering_in(&self, dir: &LiveDir) -> Numbering {
+        match dir {
+            LiveDir::Unique => Numbering::Unique,
+            _ => self.numbering,
+        }
     }
 
     pub(super) fn list_live(
         &self,
-        number: u64,
-        kind: &DirKind,
+        dir: &LiveDir,
         offset: u64,
         full: &mut dyn FnMut(&Item<'_>) -> bool,
     ) -> Result<()> {
         let mut children: Vec<_> = self
-            .live_children(kind)?
+            .live_children(dir)?
             .into_iter()
             .map(|(name, child)| (cookie(&name) + 1, name, child))
             .filter(|(next, ..)| *next > offset)
             .collect();
         children.sort_unstable_by_key(|(next, ..)| *next);
         for (next, name, child) in children {
-            let (entry, damage) = match self.live_entry(number, &name, child) {
-                Ok(Some(entry)) => (entry, None),
-                Ok(None) => continue,
-                Err(damage) => (self.damaged_commit(number, &name), Some(damage)),
+            let commit = match &child {
+                LiveChild::Commit(id, numbering) => Some((*id, *numbering)),
+                _ => None,
+            };
+            let (entry, damage) = match (self.live_entry(child), commit) {
+                (Ok(Some(entry)), _) => (entry, None),
+                (Ok(None), _) => continue,
+                // Stands in for what cannot be read: a lookup tells the error.
+                (Err(damage), Some((id, numbering))) => {
+                    let number = self.root_number(&id, numbering);
+                    (placeholder(number, S_IFDIR), Some(damage))
+                }
+                (Err(damage), None) => return Err(damage),
             };
             if full(&Item {
                 name: &name,
@@ -137,21 +174,22 @@ impl<S: Source> View<S> {
     }
 
     /// Everything in a directory above the commits.
-    fn live_children(&self, kind: &DirKind) -> Result<BTreeMap<String, LiveChild>> {
-        match kind {
-            DirKind::Top => {
-                let commits = LiveChild::Dir(DirKind::Commits, self.commits()?.1);
-                let refs = LiveChild::Dir(DirKind::Refs("".into()), self.refs()?.1);
+    fn live_children(&self, dir: &LiveDir) -> Result<BTreeMap<String, LiveChild>> {
+        match dir {
+            LiveDir::Top => {
+                let commits = LiveChild::Dir(LiveDir::Commits, self.commits()?.1);
+                let refs = LiveChild::Dir(LiveDir::Refs("".into()), self.refs()?.1);
                 Ok([(COMMITS.to_owned(), commits), (REFS.to_owned(), refs)].into())
             }
-            DirKind::Commits => {
+            LiveDir::Commits | LiveDir::Unique => {
                 let (commits, _) = self.commits()?;
+                let numbering = self.numbering_in(dir);
                 Ok(commits
                     .iter()
-                    .map(|id| (id.to_string(), LiveChild::Commit(*id)))
+                    .map(|id| (id.to_string(), LiveChild::Commit(*id, numbering)))
                     .collect())
             }
-            DirKind::Refs(prefix) => {
+            LiveDir::Refs(prefix) => {
                 let (refs, changed) = self.refs()?;
                 let names = names_below(&refs, prefix).into_iter();
                 let child = |name: &str| ref_child(&refs, changed, prefix, name);
@@ -159,54 +197,41 @@ impl<S: Source> View<S> {
                     .filter_map(|name| Some((name.to_owned(), child(name)?)))
                     .collect())
             }
-            DirKind::Tree { .. } => Ok(BTreeMap::new()),
         }
     }
 
-    fn live_entry(&self, parent: u64, name: &str, child: LiveChild) -> Result<Option<Entry>> {
+    fn live_entry(&self, child: LiveChild) -> Result<Option<Entry>> {
         match child {
-            LiveChild::Dir(kind, changed) => {
-                Ok(Some(live_dir(self.inodes.dir(parent, name, kind), changed)))
+            LiveChild::Dir(dir, changed) => {
+                let number = self.names.number(&Named::Live(dir));
+                Ok(Some(live_dir(number, changed)))
             }
             LiveChild::Ref(target) => {
-                let number = self.inodes.ref_link(&target);
+                let number = self.names.number(&Named::RefLink(target.as_str().into()));
                 Ok(Some(link_entry(number, &target, Lifetime::Short)))
             }
-            LiveChild::Commit(id) => self.commit_entry(parent, &id),
+            LiveChild::Commit(id, numbering) => self.commit_entry(&id, numbering),
         }
     }
 
-    fn commit_entry(&self, parent: u64, id: &ObjectId) -> Result<Option<Entry>> {
+    fn commit_entry(&self, id: &ObjectId, numbering: Numbering) -> Result<Option<Entry>> {
+        let path = || self.below(id, numbering, "");
         let commit = match self.source.commit(id) {
             Ok(commit) => commit,
             Err(EngineError::MissingObject { .. } | EngineError::RevNotFound { .. }) => {
                 return Ok(None);
             }
             Err(source) => {
-                let path = format!("{COMMITS}/{id}");
-                return Err(object_error(path, "commit", *id, source));
+                return Err(object_error(path(), "commit", *id, source));
             }
         };
-        let kind = DirKind::Tree {
-            tree: commit.tree,
-            meta: commit.meta,
-        };
-        let number = self.inodes.dir(parent, &id.to_string(), kind);
-        let entry = self.tree_attr(number, &commit.meta)?;
+        self.claim_slot(id)?;
+        let number = self.root_number(id, numbering);
+        let entry = root_entry(number, &*self.dirmeta(&commit.meta, path)?);
         Ok(Some(Entry {
             lifetime: Lifetime::Short,
             ..entry
         }))
-    }
-
-    /// Stands in a listing for a commit that cannot be read: a lookup tells the error.
-    fn damaged_commit(&self, parent: u64, name: &str) -> Entry {
-        let unknown = ObjectId::from_bytes([0; ObjectId::LEN]);
-        let kind = DirKind::Tree {
-            tree: unknown,
-            meta: unknown,
-        };
-        placeholder(self.inodes.dir(parent, name, kind), S_IFDIR)
     }
 
     fn refs(&self) -> Result<(Arc<RefMap>, SystemTime)> {
@@ -219,6 +244,17 @@ impl<S: Source> View<S> {
         let commits = self.source.commits();
         let commits = commits.map_err(|source| repository_error("commits", source))?;
         Ok(Seen::update(&self.live.commits, commits))
+    }
+}
+
+/// Path of a directory below the mount's root.
+pub(super) fn path(dir: &LiveDir) -> String {
+    match dir {
+        LiveDir::Top => String::new(),
+        LiveDir::Commits => COMMITS.to_owned(),
+        LiveDir::Unique => UNIQUE.to_owned(),
+        LiveDir::Refs(prefix) if prefix.is_empty() => REFS.to_owned(),
+        LiveDir::Refs(prefix) => format!("{REFS}/{prefix}"),
     }
 }
 
@@ -237,7 +273,7 @@ fn live_dir(number: u64, changed: SystemTime) -> Entry {
 fn ref_child(refs: &RefMap, changed: SystemTime, dir: &str, name: &str) -> Option<LiveChild> {
     let full = join(dir, name);
     if has_below(refs, &full) {
-        return Some(LiveChild::Dir(DirKind::Refs(full.into()), changed));
+        return Some(LiveChild::Dir(LiveDir::Refs(full.into()), changed));
     }
     let up = "../".repeat(full.split('/').count());
     refs.get(&full)

@@ -1,7 +1,8 @@
 //! A commit, or all of them, as a tree of inodes: everything but the protocol.
 //!
-//! The view answers what a file system is asked (look up, list, read) from a [`Source`], loads
-//! directories when they are first looked at, and knows nothing of FUSE.
+//! The view answers what a file system is asked (look up, list, read) from a [`Source`] and from
+//! images of commits, and knows nothing of FUSE. It keeps no table of what was looked at: what an
+//! inode number stands for follows from the number (see `inode`).
 //!
 //! OSTree records no times: every file and directory of a commit has the time 0, as after a
 //! checkout. Files have one link (identical files share one inode number);
@@ -10,36 +11,45 @@
 //! With [`What::All`] the root has two directories. `commits` has one directory for each commit,
 //! named by its checksum. `refs` has a symbolic link for each ref, which leads there; slashes in
 //! the name of a ref make directories, and hide a ref of exactly that shorter name. Only these
-//! change while they are mounted, so only they have a [`Lifetime::Short`].
+//! change while they are mounted, so only they have a [`Lifetime::Short`]. A third directory,
+//! `unique`, is found by its name but not listed: the commits again, with each path numbered by
+//! itself ([`Numbering::Unique`]).
+//!
+//! The first request into a commit waits until its image is there; attributes of its root do not.
 //!
 //! The one commit of a view is leased: a prune leaves it alone. With [`What::All`] commits can go;
 //! what was looked at of one that has gone then answers with an error.
 
 mod attr;
+mod data;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
+mod files;
 mod live;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod types;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use grove_engine::fs::lease::Lease;
-use grove_engine::object::{DirEntry, DirMeta, Dirtree, FileObject, Xattrs};
-use grove_engine::{
-    CacheCounts, Error as EngineError, Group, Member, ObjectId, Read, Result as EngineResult,
-};
+use grove_engine::object::{DirMeta, FileObject, Xattrs};
+use grove_engine::{Error as EngineError, ObjectId, ObjectKind, Result as EngineResult};
 
 use crate::cache::Cache;
-use crate::inode::{Dir, DirKind, Inodes, Node, ROOT};
-use crate::known::Known;
-use crate::prefetch::Contents;
-use crate::push::Files;
-use attr::{S_IFDIR, S_IFMT, S_IFREG, dir_attr, file_entry, link_entry, placeholder};
+use crate::image::Images;
+pub use crate::inode::Numbering;
+use crate::inode::{self, Inode, LiveDir, Named, Names};
+use attr::{S_IFDIR, file_entry, link_entry, placeholder};
 pub use error::ViewError;
 use live::Live;
 pub use source::Source;
+use tree::{At, PathFile, TreeDir};
 pub use types::{Attr, Entry, Item, Lifetime, Lookup, PlainCopy, Usage, What};
 
 /// Longest name that is looked for, in bytes.
@@ -47,13 +57,7 @@ pub const NAME_MAX: usize = 255;
 /// Unit of [`Usage::blocks`], in bytes.
 pub const BLOCK_SIZE: u32 = 4096;
 
-/// Larger files are never stored together with others.
-const PUSHED_MAX: u64 = 128 << 10;
-
-/// Smaller files are not worth a copy of their own.
-const COPIED_MIN: u64 = 1 << 20;
-
-/// Bytes of parsed listings, and of parsed file headers, that are kept.
+/// Bytes of parsed file headers that are kept.
 const CACHE_BYTES: usize = 16 << 20;
 
 type Result<T> = std::result::Result<T, ViewError>;
@@ -62,70 +66,131 @@ type Result<T> = std::result::Result<T, ViewError>;
 #[derive(Debug)]
 pub struct View<S> {
     source: Arc<S>,
-    inodes: Inodes,
-    dirtrees: Cache<Dirtree>,
-    metas: Cache<DirMeta>,
-    files: Cache<FileObject>,
+    root: Root,
+    numbering: Numbering,
+    names: Names,
+    images: Images<S>,
+    metas: Cache<ObjectId, DirMeta>,
+    files: Cache<u64, FileObject>,
+    /// The commits whose directories have numbers, by the first bits of their ids.
+    slots: Mutex<HashMap<u32, ObjectId>>,
+    /// Whether numbers of single paths were given beside shared ones.
+    both_numberings: AtomicBool,
     live: Live,
-    known: Known,
     /// Keeps the one commit that is shown. Where all are shown, each may go.
     _lease: Option<Lease>,
 }
 
+#[derive(Debug)]
+enum Root {
+    All,
+    Commit { id: ObjectId, meta: ObjectId },
+}
+
+/// What an inode number stands for.
+#[derive(Debug)]
+enum Node {
+    Live(LiveDir),
+    RefLink(Arc<str>),
+    Dir(TreeDir),
+    /// A file object, by its number.
+    File(u64),
+    /// A file at a path of a commit.
+    PathFile(PathFile),
+}
+
 impl<S: Source> View<S> {
-    /// A view of `what`; loads at most the root directory.
+    /// A view of `what` in which identical files share an inode number.
     pub fn new(source: Arc<S>, what: What) -> EngineResult<Self> {
+        Self::with_numbering(source, what, Numbering::Shared)
+    }
+
+    /// A view of `what`. Takes no time that depends on its size: an image that is missing is made
+    /// in the background.
+    pub fn with_numbering(source: Arc<S>, what: What, numbering: Numbering) -> EngineResult<Self> {
+        let mut slots = HashMap::new();
+        let metas = Cache::new(CACHE_BYTES / 16, |meta: &DirMeta| {
+            128 + xattrs_weight(&meta.xattrs)
+        });
         let (root, lease) = match what {
-            What::All => (DirKind::Top, None),
+            What::All => (Root::All, None),
             What::Commit(id) => {
                 let lease = source.lease(&id)?;
-                let commit = source.commit(&id)?;
-                source.dirtree(&commit.tree)?;
-                source.dirmeta(&commit.meta)?;
-                let root = DirKind::Tree {
-                    tree: commit.tree,
-                    meta: commit.meta,
-                };
-                (root, lease)
+                let meta = source.commit(&id)?.meta;
+                metas.get_or_load(&meta, || source.dirmeta(&meta))?;
+                slots.insert(inode::Place::new(&id, 0).slot, id);
+                (Root::Commit { id, meta }, lease)
             }
         };
-        Ok(Self {
-            source,
-            inodes: Inodes::new(root),
-            dirtrees: Cache::new(CACHE_BYTES, dirtree_weight),
-            metas: Cache::new(CACHE_BYTES / 16, |meta| 128 + xattrs_weight(&meta.xattrs)),
+        let view = Self {
+            root,
+            numbering,
+            names: Names::default(),
+            images: Images::new(Arc::clone(&source)),
+            metas,
             files: Cache::new(CACHE_BYTES, file_weight),
+            slots: Mutex::new(slots),
+            both_numberings: AtomicBool::new(false),
             live: Live::default(),
-            known: Known::default(),
+            source,
             _lease: lease,
-        })
+        };
+        match view.root {
+            Root::Commit { id, .. } => view.prepare(&id),
+            Root::All => view.name_live_dirs(),
+        }
+        Ok(view)
+    }
+
+    /// Sees to it that the image of a commit is there when it is needed: makes it in the background
+    /// where it is missing.
+    pub fn prepare(&self, commit: &ObjectId) {
+        self.images.prepare(*commit);
+    }
+
+    /// Whether some file or directory of a commit has extended attributes; `None` when that is not
+    /// known yet.
+    pub fn has_xattrs(&self, commit: &ObjectId) -> Option<bool> {
+        let image = self.images.existing(commit)?;
+        match image.has_xattrs() {
+            false if !image.is_complete() => None,
+            known => Some(known),
+        }
     }
 
     /// Looks a name up in a directory.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Lookup> {
-        let dir = self.dir_node(parent)?;
-        let found = match std::str::from_utf8(name) {
-            Ok(name) => self.child(parent, &dir, name)?,
-            Err(_) => None,
+        let dir = self.node(parent)?;
+        let text = std::str::from_utf8(name).ok();
+        let (found, absent) = match &dir {
+            Node::Live(dir) => {
+                let found = text.map_or(Ok(None), |name| self.live_child(dir, name))?;
+                let absent = match dir {
+                    LiveDir::Top => Lifetime::Forever,
+                    _ => Lifetime::None,
+                };
+                (found, absent)
+            }
+            Node::Dir(dir) => {
+                let found = text.map_or(Ok(None), |name| self.tree_child(dir, name))?;
+                (found, Lifetime::Forever)
+            }
+            _ => return Err(ViewError::NotADirectory),
         };
         match found {
             Some(entry) => Ok(Lookup::Found(entry)),
             None if name.len() > NAME_MAX => Err(ViewError::NameTooLong),
-            None if matches!(dir.kind, DirKind::Tree { .. } | DirKind::Top) => {
-                Ok(Lookup::Absent(Lifetime::Forever))
-            }
-            None => Ok(Lookup::Absent(Lifetime::None)),
+            None => Ok(Lookup::Absent(absent)),
         }
     }
 
     /// Attributes of an inode.
     pub fn getattr(&self, number: u64) -> Result<Entry> {
         match self.node(number)? {
-            Node::File { id, seen_in } => {
-                let file = self.file(&id, || self.file_path(seen_in, &id))?;
-                Ok(file_entry(number, &file))
-            }
+            Node::File(object) => Ok(file_entry(number, &*self.file(object)?)),
+            Node::PathFile(file) => self.path_file_attr(number, &file),
             Node::RefLink(target) => Ok(link_entry(number, &target, Lifetime::Forever)),
+            Node::Live(dir) => self.live_attr(number, &dir),
             Node::Dir(dir) => self.dir_attr(number, &dir),
         }
     }
@@ -137,96 +202,33 @@ impl<S: Source> View<S> {
         offset: u64,
         full: &mut dyn FnMut(&Item<'_>) -> bool,
     ) -> Result<()> {
-        let dir = self.dir_node(number)?;
-        for (at, name, number) in [(0, ".", number), (1, "..", dir.parent)] {
-            let entry = placeholder(number, S_IFDIR | 0o755);
-            if offset <= at
-                && full(&Item {
-                    name,
-                    next: at + 1,
-                    entry,
-                    damage: None,
-                })
-            {
-                return Ok(());
+        match self.node(number)? {
+            Node::Live(dir) => {
+                let parent = self.live_parent(&dir);
+                if dots(number, parent, offset, full) {
+                    return Ok(());
+                }
+                self.list_live(&dir, offset, full)
             }
-        }
-        match &dir.kind {
-            DirKind::Tree { tree, .. } => {
-                let listing = self.dirtree(tree, number)?;
-                let first = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-                self.list_tree(number, &listing, first, full);
-                Ok(())
-            }
-            kind => self.list_live(number, kind, offset, full),
+            Node::Dir(dir) => self.list_tree(number, &dir, offset, full),
+            _ => Err(ViewError::NotADirectory),
         }
     }
 
     /// Target of a symbolic link.
     pub fn readlink(&self, number: u64) -> Result<Vec<u8>> {
-        match self.node(number)? {
+        let node = self.node(number)?;
+        match &node {
             Node::RefLink(target) => Ok(target.as_bytes().to_vec()),
-            Node::Dir(_) => Err(ViewError::WrongType),
-            Node::File { id, seen_in } => {
-                let file = self.file(&id, || self.file_path(seen_in, &id))?;
+            Node::Live(_) | Node::Dir(_) => Err(ViewError::WrongType),
+            Node::File(_) | Node::PathFile(_) => {
+                let file = self.file_of(&node)?;
                 match file.header.is_symlink() {
                     true => Ok(file.header.symlink_target.clone()),
                     false => Err(ViewError::WrongType),
                 }
             }
         }
-    }
-
-    /// Reads a regular file into `buf`; short only at the end of the file.
-    pub fn read(&self, number: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.read_grouped(number, offset, buf).map(|read| read.len)
-    }
-
-    /// The same; tells the block that a small file was found in.
-    pub fn read_grouped(&self, number: u64, offset: u64, buf: &mut [u8]) -> Result<Read> {
-        let (id, seen_in) = match self.node(number)? {
-            Node::File { id, seen_in } => (id, seen_in),
-            Node::Dir(_) => return Err(ViewError::IsADirectory),
-            Node::RefLink(_) => return Err(ViewError::WrongType),
-        };
-        let path = || self.file_path(seen_in, &id);
-        let file = self.file(&id, path)?;
-        if file.header.is_symlink() {
-            return Err(ViewError::WrongType);
-        }
-        let left = file.size.saturating_sub(offset);
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-        let Some(buf) = buf.get_mut(..len).filter(|buf| !buf.is_empty()) else {
-            return Ok(Read::from(0));
-        };
-        let read = self
-            .source
-            .read_grouped(&file, offset, buf)
-            .map_err(|source| object_error(path(), "file", id, source))?;
-        if read.len < len {
-            let end = offset.saturating_add(read.len as u64);
-            return Err(ViewError::ShortPayload {
-                path: path(),
-                id,
-                end,
-            });
-        }
-        Ok(read)
-    }
-
-    /// A plain copy of a large regular file, made if there is none; `None` for other files.
-    pub fn plain_copy(&self, number: u64) -> Result<Option<PlainCopy>> {
-        let Node::File { id, seen_in } = self.node(number)? else {
-            return Ok(None);
-        };
-        let path = || self.file_path(seen_in, &id);
-        let file = self.file(&id, path)?;
-        let Some(payload) = file.payload.filter(|_| file.size >= COPIED_MIN) else {
-            return Ok(None);
-        };
-        let copy = self.source.plain_copy(&file);
-        let copy = copy.map_err(|source| object_error(path(), "file", id, source))?;
-        Ok(copy.map(|file| PlainCopy { payload, file }))
     }
 
     /// Value of an extended attribute.
@@ -258,234 +260,145 @@ impl<S: Source> View<S> {
         })
     }
 
-    /// Path of an inode below the mount's root, for messages.
+    /// Path of an inode below the mount's root, for messages; of a file in several places, one of
+    /// them. Looks through open images, so it is for errors only.
     pub fn path(&self, number: u64) -> String {
-        match self.inodes.get(number) {
-            Some(Node::Dir(dir)) => self.dir_path(number, dir),
-            Some(Node::File { id, seen_in }) => self.file_path(seen_in, &id),
-            Some(Node::RefLink(target)) => target.to_string(),
-            None => format!("inode {number}"),
-        }
-    }
-
-    /// Not recursive: a commit may be deeper than a thread's stack.
-    fn dir_path(&self, mut number: u64, mut dir: Arc<Dir>) -> String {
-        let mut names = Vec::new();
-        while number != ROOT {
-            names.push(dir.name.clone());
-            number = dir.parent;
-            match self.inodes.get(number) {
-                Some(Node::Dir(parent)) => dir = parent,
-                _ => break,
-            }
-        }
-        names.reverse();
-        names.join("/")
+        let path = match self.node(number) {
+            Ok(Node::Live(dir)) => Some(live::path(&dir)),
+            Ok(Node::RefLink(target)) => Some(target.to_string()),
+            Ok(Node::Dir(dir)) => self.tree_path(&dir),
+            Ok(Node::File(object)) => self.find(object).map(|found| found.path),
+            Ok(Node::PathFile(file)) => self.path_file_path(&file),
+            Err(_) => None,
+        };
+        path.unwrap_or_else(|| format!("inode {number}"))
     }
 
     fn node(&self, number: u64) -> Result<Node> {
-        self.inodes.get(number).ok_or(ViewError::Stale { number })
-    }
-
-    fn dir_node(&self, number: u64) -> Result<Arc<Dir>> {
-        match self.node(number)? {
-            Node::Dir(dir) => Ok(dir),
-            _ => Err(ViewError::NotADirectory),
-        }
-    }
-
-    fn child(&self, parent: u64, dir: &Dir, name: &str) -> Result<Option<Entry>> {
-        let DirKind::Tree { tree, .. } = &dir.kind else {
-            return self.live_child(parent, &dir.kind, name);
-        };
-        let listing = self.dirtree(tree, parent)?;
-        if let Some(id) = listing.file(name) {
-            return self.file_child(parent, name, id).map(Some);
-        }
-        listing
-            .dir(name)
-            .map(|entry| self.dir_child(parent, entry))
-            .transpose()
-    }
-
-    fn file_child(&self, parent: u64, name: &str, id: &ObjectId) -> Result<Entry> {
-        let file = self.file(id, || join(&self.path(parent), name))?;
-        let number = self.inodes.file(*id, parent);
-        if let Some(payload) = file.payload.filter(|_| file.size <= PUSHED_MAX) {
-            self.known.note(&payload, number);
-        }
-        Ok(file_entry(number, &file))
-    }
-
-    fn dir_child(&self, parent: u64, entry: &DirEntry) -> Result<Entry> {
-        let kind = DirKind::Tree {
-            tree: entry.tree,
-            meta: entry.meta,
-        };
-        let number = self.inodes.dir(parent, &entry.name, kind);
-        self.tree_attr(number, &entry.meta)
-    }
-
-    fn dir_attr(&self, number: u64, dir: &Dir) -> Result<Entry> {
-        match &dir.kind {
-            DirKind::Tree { meta, .. } => self.tree_attr(number, meta),
-            kind => self.live_attr(number, kind),
-        }
-    }
-
-    fn tree_attr(&self, number: u64, meta: &ObjectId) -> Result<Entry> {
-        let meta = self.dirmeta(meta, number)?;
-        let mode = S_IFDIR | (meta.mode & !S_IFMT);
-        let attr = Attr {
-            uid: meta.uid,
-            gid: meta.gid,
-            ..dir_attr(number, mode)
-        };
-        Ok(Entry {
-            attr,
-            lifetime: Lifetime::Forever,
+        let stale = ViewError::Stale { number };
+        Ok(match Inode::of(number).ok_or(stale)? {
+            Inode::Root => match self.root {
+                Root::All => Node::Live(LiveDir::Top),
+                Root::Commit { id, .. } => Node::Dir(TreeDir::root(id, self.numbering)),
+            },
+            Inode::File => Node::File(number),
+            Inode::Dir(numbering, place) => Node::Dir(TreeDir {
+                commit: self.commit_of(number, place.slot)?,
+                numbering,
+                at: At::Index(place.index),
+            }),
+            Inode::PathFile(place) => Node::PathFile(PathFile {
+                commit: self.commit_of(number, place.slot)?,
+                at: At::Index(place.index),
+            }),
+            Inode::Named => match self.names.get(number) {
+                None => return Err(ViewError::Stale { number }),
+                Some(Named::Live(dir)) => Node::Live(dir),
+                Some(Named::RefLink(target)) => Node::RefLink(target),
+                Some(Named::Inside(inside)) => {
+                    let (commit, numbering) = (inside.commit, inside.numbering);
+                    let (is_dir, at) = (inside.is_dir, At::Path(inside));
+                    match is_dir {
+                        true => Node::Dir(TreeDir {
+                            commit,
+                            numbering,
+                            at,
+                        }),
+                        false => Node::PathFile(PathFile { commit, at }),
+                    }
+                }
+            },
         })
     }
 
-    /// Entries of a commit's directory: files, then directories; the offset is index + 2.
-    fn list_tree(
-        &self,
-        parent: u64,
-        listing: &Dirtree,
-        first: usize,
-        full: &mut dyn FnMut(&Item<'_>) -> bool,
-    ) {
-        let files = listing
-            .files
-            .iter()
-            .map(|(name, id)| (name.as_str(), Child::File(id)));
-        let dirs = listing
-            .dirs
-            .iter()
-            .map(|dir| (dir.name.as_str(), Child::Dir(dir)));
-        for (at, (name, child)) in files.chain(dirs).enumerate().skip(first) {
-            let found = match child {
-                Child::File(id) => self.file_child(parent, name, id),
-                Child::Dir(dir) => self.dir_child(parent, dir),
-            };
-            let (entry, damage) = match found {
-                Ok(entry) => (entry, None),
-                Err(damage) => (self.damaged(parent, &child), Some(damage)),
-            };
-            if full(&Item {
-                name,
-                next: at as u64 + 3,
-                entry,
-                damage,
-            }) {
-                return;
-            }
+    /// The commit that a number's slot stands for.
+    fn commit_of(&self, number: u64, slot: u32) -> Result<ObjectId> {
+        if let Some(commit) = lock(&self.slots).get(&slot) {
+            return Ok(*commit);
+        }
+        if matches!(self.root, Root::Commit { .. }) {
+            return Err(ViewError::Stale { number });
+        }
+        match self.commits_of(slot)?[..] {
+            [] => Err(ViewError::Stale { number }),
+            [commit] => Ok(*lock(&self.slots).entry(slot).or_insert(commit)),
+            [commit, other, ..] => Err(commit_collision(commit, other)),
         }
     }
 
-    /// Stands in a listing for an entry whose attributes cannot be read: a lookup tells the error.
-    fn damaged(&self, parent: u64, child: &Child<'_>) -> Entry {
-        match child {
-            Child::File(id) => placeholder(self.inodes.file(**id, parent), S_IFREG),
-            Child::Dir(dir) => {
-                let kind = DirKind::Tree {
-                    tree: dir.tree,
-                    meta: dir.meta,
-                };
-                placeholder(self.inodes.dir(parent, &dir.name, kind), S_IFDIR)
+    /// Makes sure that the numbers of a commit stand for this commit alone.
+    fn claim_slot(&self, commit: &ObjectId) -> Result<()> {
+        let slot = inode::Place::new(commit, 0).slot;
+        let known = lock(&self.slots).get(&slot).copied();
+        let other = match known {
+            Some(known) => Some(known).filter(|known| known != commit),
+            None => {
+                let all = self.commits_of(slot)?;
+                all.into_iter().find(|other| other != commit)
             }
+        };
+        match other {
+            Some(other) => Err(commit_collision(*commit, other)),
+            None => match *lock(&self.slots).entry(slot).or_insert(*commit) {
+                first if first == *commit => Ok(()),
+                first => Err(commit_collision(*commit, first)),
+            },
         }
+    }
+
+    fn commits_of(&self, slot: u32) -> Result<Vec<ObjectId>> {
+        let (first, last) = inode::commit_ids(slot);
+        let found = self
+            .source
+            .objects_between(ObjectKind::Commit, &first, &last);
+        found.map_err(|source| repository_error("commits", source))
     }
 
     fn with_xattrs<T>(&self, number: u64, use_: impl FnOnce(&Xattrs) -> T) -> Result<Option<T>> {
-        match self.node(number)? {
-            Node::File { id, seen_in } => {
-                let file = self.file(&id, || self.file_path(seen_in, &id))?;
-                Ok(Some(use_(&file.header.xattrs)))
+        let node = self.node(number)?;
+        match &node {
+            Node::File(_) | Node::PathFile(_) => {
+                Ok(Some(use_(&self.file_of(&node)?.header.xattrs)))
             }
-            Node::Dir(dir) => match &dir.kind {
-                DirKind::Tree { meta, .. } => Ok(Some(use_(&self.dirmeta(meta, number)?.xattrs))),
-                _ => Ok(None),
-            },
-            Node::RefLink(_) => Ok(None),
+            Node::Dir(dir) => {
+                let meta = self.meta_of(dir)?;
+                Ok(Some(use_(
+                    &self.dirmeta(&meta, || self.path(number))?.xattrs,
+                )))
+            }
+            Node::Live(_) | Node::RefLink(_) => Ok(None),
         }
     }
 
-    fn dirtree(&self, id: &ObjectId, number: u64) -> Result<Arc<Dirtree>> {
-        self.dirtrees
-            .get_or_load(id, || self.source.dirtree(id))
-            .map_err(|source| object_error(self.path(number), "dirtree", *id, source))
-    }
-
-    fn dirmeta(&self, id: &ObjectId, number: u64) -> Result<Arc<DirMeta>> {
+    fn dirmeta(&self, id: &ObjectId, path: impl FnOnce() -> String) -> Result<Arc<DirMeta>> {
         self.metas
             .get_or_load(id, || self.source.dirmeta(id))
-            .map_err(|source| object_error(self.path(number), "dirmeta", *id, source))
-    }
-
-    fn file(&self, id: &ObjectId, path: impl FnOnce() -> String) -> Result<Arc<FileObject>> {
-        self.files
-            .get_or_load(id, || self.source.file(id).map(Arc::new))
-            .map_err(|source| object_error(path(), "file", *id, source))
-    }
-
-    /// A path of a file object in a directory it was seen in.
-    fn file_path(&self, seen_in: u64, id: &ObjectId) -> String {
-        let name = match self.inodes.get(seen_in) {
-            Some(Node::Dir(dir)) => match &dir.kind {
-                DirKind::Tree { tree, .. } => self.name_in(tree, id),
-                _ => None,
-            },
-            _ => None,
-        };
-        join(&self.path(seen_in), name.as_deref().unwrap_or("?"))
-    }
-
-    fn name_in(&self, tree: &ObjectId, id: &ObjectId) -> Option<String> {
-        let listing = self
-            .dirtrees
-            .get_or_load(tree, || self.source.dirtree(tree))
-            .ok()?;
-        listing
-            .files
-            .iter()
-            .find(|(_, file)| file == id)
-            .map(|(name, _)| name.clone())
+            .map_err(|source| object_error(path(), "dirmeta", *id, source))
     }
 }
 
-impl<S: Source> Files for View<S> {
-    fn numbers_of(&self, member: &Member<'_>) -> Vec<u64> {
-        let is_it = |number: &u64| match self.inodes.get(*number) {
-            Some(Node::File { id, .. }) => self.file(&id, String::new).is_ok_and(|file| {
-                file.payload == Some(member.id) && file.size == member.bytes.len() as u64
-            }),
-            _ => false,
-        };
-        let mut numbers = self.known.candidates(&member.id);
-        numbers.retain(is_it);
-        numbers
-    }
-
-    fn note_done(&self, group: &Group, number: usize) {
-        self.source.note_done(group, number);
-    }
+/// Lists `.` and `..`; whether that was all there was room for.
+fn dots(number: u64, parent: u64, offset: u64, full: &mut dyn FnMut(&Item<'_>) -> bool) -> bool {
+    let dots = [(0, ".", number), (1, "..", parent)];
+    dots.into_iter()
+        .filter(|(at, ..)| offset <= *at)
+        .any(|(at, name, number)| {
+            full(&Item {
+                name,
+                next: at + 1,
+                entry: placeholder(number, S_IFDIR | 0o755),
+                damage: None,
+            })
+        })
 }
 
-impl<S: Source> Contents for View<S> {
-    fn read(&self, number: u64, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
-        Self::read(self, number, offset, buf).map_err(std::io::Error::other)
+fn commit_collision(id: ObjectId, other: ObjectId) -> ViewError {
+    ViewError::Collision {
+        path: format!("commits/{id}"),
+        what: "commit",
+        id,
+        other,
     }
-
-    fn cache_counts(&self) -> CacheCounts {
-        self.source.cache_counts()
-    }
-}
-
-#[derive(Debug)]
-enum Child<'a> {
-    File(&'a ObjectId),
-    Dir(&'a DirEntry),
 }
 
 fn object_error(path: String, what: &'static str, id: ObjectId, source: EngineError) -> ViewError {
@@ -512,10 +425,8 @@ fn join(dir: &str, name: &str) -> String {
     }
 }
 
-fn dirtree_weight(tree: &Dirtree) -> usize {
-    let files: usize = tree.files.iter().map(|(name, _)| 64 + name.len()).sum();
-    let dirs: usize = tree.dirs.iter().map(|dir| 96 + dir.name.len()).sum();
-    128 + files + dirs
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn file_weight(file: &FileObject) -> usize {

@@ -1,11 +1,12 @@
 //! Where a view takes its data from.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use grove_engine::fs::lease::Lease;
 use grove_engine::object::{Commit, DirMeta, Dirtree, FileObject};
-use grove_engine::{CacheCounts, Group, ObjectId, Read, Refs, Repository, Result};
+use grove_engine::{CacheCounts, Group, ObjectId, ObjectKind, Read, Refs, Repository, Result};
 
 /// What a view needs of a repository. Called from many threads at once.
 pub trait Source: Send + Sync + 'static {
@@ -17,6 +18,17 @@ pub trait Source: Send + Sync + 'static {
     fn dirmeta(&self, id: &ObjectId) -> Result<Arc<DirMeta>>;
     /// Loads a file's header, size and payload name.
     fn file(&self, id: &ObjectId) -> Result<FileObject>;
+    /// Loads many files; each result at the place of its name.
+    fn files(&self, ids: &[ObjectId]) -> Vec<Result<FileObject>> {
+        ids.iter().map(|id| self.file(id)).collect()
+    }
+    /// Names of the objects of a kind that are not below `first` and not above `last`.
+    fn objects_between(
+        &self,
+        kind: ObjectKind,
+        first: &ObjectId,
+        last: &ObjectId,
+    ) -> Result<Vec<ObjectId>>;
     /// Reads a payload like `pread`; short only at the end of the file.
     fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<usize>;
     /// The same; tells the block that a small payload was found in.
@@ -39,6 +51,11 @@ pub trait Source: Send + Sync + 'static {
     fn commits(&self) -> Result<Vec<ObjectId>>;
     /// Bytes stored and number of objects.
     fn stored(&self) -> Result<(u64, u64)>;
+    /// Where the image of a commit may be kept. A source that has no such place gets its images
+    /// made in memory.
+    fn image_path(&self, _commit: &ObjectId) -> Option<PathBuf> {
+        None
+    }
     /// Keeps a commit from being deleted for as long as the lease lives. A source from which
     /// nothing is ever deleted has none to give.
     fn lease(&self, _commit: &ObjectId) -> Result<Option<Lease>> {
@@ -58,6 +75,17 @@ impl Source for Repository {
     }
     fn file(&self, id: &ObjectId) -> Result<FileObject> {
         Self::file(self, id)
+    }
+    fn files(&self, ids: &[ObjectId]) -> Vec<Result<FileObject>> {
+        Self::files(self, ids)
+    }
+    fn objects_between(
+        &self,
+        kind: ObjectKind,
+        first: &ObjectId,
+        last: &ObjectId,
+    ) -> Result<Vec<ObjectId>> {
+        Self::objects_between(self, kind, first, last)
     }
     fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<usize> {
         Self::read_at(self, file, offset, buf)
@@ -86,6 +114,9 @@ impl Source for Repository {
     }
     fn stored(&self) -> Result<(u64, u64)> {
         Self::stored(self)
+    }
+    fn image_path(&self, commit: &ObjectId) -> Option<PathBuf> {
+        Some(Self::image_path(self, commit))
     }
     fn lease(&self, commit: &ObjectId) -> Result<Option<Lease>> {
         Self::lease(self, &[*commit]).map(Some)

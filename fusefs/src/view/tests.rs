@@ -1,185 +1,14 @@
 //! The view over a repository in memory.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+mod images;
+mod numbers;
 
-use grove_engine::object::{Commit, FileHeader, Metadata};
-use grove_engine::{ObjectKind, PayloadId, Refs};
+use grove_engine::PayloadId;
 
+use super::attr::{S_IFMT, S_IFREG};
+use super::fake::Fake;
 use super::*;
-
-/// A repository in memory, with objects that can be taken away.
-#[derive(Debug, Default)]
-struct Fake {
-    commits: Mutex<BTreeMap<ObjectId, Commit>>,
-    dirtrees: Mutex<HashMap<ObjectId, Arc<Dirtree>>>,
-    metas: Mutex<HashMap<ObjectId, Arc<DirMeta>>>,
-    files: Mutex<HashMap<ObjectId, FileObject>>,
-    payloads: Mutex<HashMap<PayloadId, Vec<u8>>>,
-    refs: Mutex<BTreeMap<String, ObjectId>>,
-    loads: Mutex<Vec<ObjectId>>,
-}
-
-impl Fake {
-    fn file(&self, mode: u32, content: &[u8], xattrs: &[(&str, &str)]) -> ObjectId {
-        let payload = PayloadId::of(content);
-        self.payloads
-            .lock()
-            .unwrap()
-            .insert(payload, content.to_vec());
-        let mut object = self.object(S_IFREG | mode, xattrs);
-        object.size = content.len() as u64;
-        object.payload = Some(payload);
-        object.id = ObjectId::of(format!("{:?}{payload}", object.header).as_bytes());
-        self.files.lock().unwrap().insert(object.id, object.clone());
-        object.id
-    }
-
-    fn symlink(&self, target: &str) -> ObjectId {
-        let mut object = self.object(0o120_777, &[]);
-        object.header.symlink_target = target.into();
-        object.id = ObjectId::of(format!("{:?}", object.header).as_bytes());
-        self.files.lock().unwrap().insert(object.id, object.clone());
-        object.id
-    }
-
-    fn object(&self, mode: u32, xattrs: &[(&str, &str)]) -> FileObject {
-        let header = FileHeader {
-            uid: 7,
-            gid: 8,
-            mode,
-            symlink_target: vec![],
-            xattrs: pairs(xattrs),
-        };
-        FileObject {
-            id: ObjectId::of(b""),
-            header,
-            size: 0,
-            payload: None,
-        }
-    }
-
-    fn meta(&self, mode: u32, xattrs: &[(&str, &str)]) -> ObjectId {
-        let meta = DirMeta {
-            uid: 1,
-            gid: 2,
-            mode: S_IFDIR | mode,
-            xattrs: pairs(xattrs),
-        };
-        let id = ObjectId::of(format!("{meta:?}").as_bytes());
-        self.metas.lock().unwrap().insert(id, Arc::new(meta));
-        id
-    }
-
-    fn dir(&self, files: &[(&str, ObjectId)], dirs: &[(&str, ObjectId)]) -> ObjectId {
-        let meta = self.meta(0o755, &[]);
-        let entry = |(name, tree): &(&str, ObjectId)| DirEntry {
-            name: (*name).to_owned(),
-            tree: *tree,
-            meta,
-        };
-        let tree = Dirtree {
-            files: files
-                .iter()
-                .map(|(name, id)| ((*name).to_owned(), *id))
-                .collect(),
-            dirs: dirs.iter().map(entry).collect(),
-        };
-        let id = ObjectId::of(format!("{tree:?}").as_bytes());
-        self.dirtrees.lock().unwrap().insert(id, Arc::new(tree));
-        id
-    }
-
-    fn commit(&self, tree: ObjectId, subject: &str) -> ObjectId {
-        let commit = Commit {
-            metadata: Metadata::default(),
-            parent: None,
-            subject: subject.to_owned(),
-            body: String::new(),
-            timestamp: 0,
-            tree,
-            meta: self.meta(0o755, &[("user.root", "yes")]),
-        };
-        let id = ObjectId::of(format!("{commit:?}").as_bytes());
-        self.commits.lock().unwrap().insert(id, commit);
-        id
-    }
-
-    fn set_ref(&self, name: &str, id: Option<ObjectId>) {
-        let mut refs = self.refs.lock().unwrap();
-        match id {
-            Some(id) => refs.insert(name.to_owned(), id),
-            None => refs.remove(name),
-        };
-    }
-
-    fn missing<T>(&self, kind: ObjectKind, id: &ObjectId, found: Option<T>) -> EngineResult<T> {
-        self.loads.lock().unwrap().push(*id);
-        found.ok_or(EngineError::MissingObject { kind, id: *id })
-    }
-}
-
-fn pairs(xattrs: &[(&str, &str)]) -> Xattrs {
-    let pairs = xattrs
-        .iter()
-        .map(|(name, value)| ((*name).into(), (*value).into()));
-    Xattrs::from_unsorted(pairs.collect())
-}
-
-impl Source for Fake {
-    fn commit(&self, id: &ObjectId) -> EngineResult<Commit> {
-        self.missing(
-            ObjectKind::Commit,
-            id,
-            self.commits.lock().unwrap().get(id).cloned(),
-        )
-    }
-    fn dirtree(&self, id: &ObjectId) -> EngineResult<Arc<Dirtree>> {
-        self.missing(
-            ObjectKind::Dirtree,
-            id,
-            self.dirtrees.lock().unwrap().get(id).cloned(),
-        )
-    }
-    fn dirmeta(&self, id: &ObjectId) -> EngineResult<Arc<DirMeta>> {
-        self.missing(
-            ObjectKind::Dirmeta,
-            id,
-            self.metas.lock().unwrap().get(id).cloned(),
-        )
-    }
-    fn file(&self, id: &ObjectId) -> EngineResult<FileObject> {
-        self.missing(
-            ObjectKind::File,
-            id,
-            self.files.lock().unwrap().get(id).cloned(),
-        )
-    }
-    fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> EngineResult<usize> {
-        let id = file.payload.unwrap();
-        let payloads = self.payloads.lock().unwrap();
-        let bytes = payloads
-            .get(&id)
-            .ok_or(EngineError::MissingPayload { id })?;
-        let bytes = bytes.get(offset as usize..).unwrap_or_default();
-        let len = bytes.len().min(buf.len());
-        buf[..len].copy_from_slice(&bytes[..len]);
-        Ok(len)
-    }
-    fn refs(&self) -> EngineResult<Refs> {
-        let map = self.refs.lock().unwrap().clone();
-        Ok(Refs {
-            map,
-            ..Refs::default()
-        })
-    }
-    fn commits(&self) -> EngineResult<Vec<ObjectId>> {
-        Ok(self.commits.lock().unwrap().keys().copied().collect())
-    }
-    fn stored(&self) -> EngineResult<(u64, u64)> {
-        Ok((10_000, 12))
-    }
-}
+use crate::inode::ROOT;
 
 /// `/usr/{a,b,link}`, `/opt/a`: `a` is the same file object in both directories, whose listings
 /// are the same too.
@@ -204,6 +33,13 @@ fn sample() -> (Arc<Fake>, ObjectId) {
 
 fn open(fake: &Arc<Fake>, what: What) -> View<Fake> {
     View::new(Arc::clone(fake), what).unwrap()
+}
+
+/// The same repository, with a place for images.
+fn with_images(fake: Arc<Fake>, images: &std::path::Path) -> Arc<Fake> {
+    let mut fake = Arc::into_inner(fake).unwrap();
+    fake.images = Some(images.to_owned());
+    Arc::new(fake)
 }
 
 fn walk_to(view: &View<Fake>, path: &str) -> Entry {
@@ -428,19 +264,22 @@ fn a_payload_that_ends_early_is_damage_not_zeroes() {
 }
 
 #[test]
-fn mounting_loads_the_root_only_and_listings_load_their_entries_once() {
+fn mounting_loads_the_commit_alone_and_an_image_answers_for_all_directories() {
     let (fake, commit) = sample();
-    let view = open(&fake, What::Commit(commit));
+    let images = tempfile::tempdir().unwrap();
+    let fake = with_images(fake, images.path());
+    names(&open(&fake, What::Commit(commit)), ROOT);
     let loads = || std::mem::take(&mut *fake.loads.lock().unwrap()).len();
-    assert_eq!(loads(), 3);
-    list(&view, ROOT, 100);
-    assert_eq!(
-        loads(),
-        2,
-        "the root's listing, and the metadata that its directories share"
-    );
-    list(&view, ROOT, 1);
+    assert!(loads() > 10, "everything is loaded once, to make the image");
+    let view = open(&fake, What::Commit(commit));
+    view.getattr(ROOT).unwrap();
+    assert_eq!(loads(), 2, "the commit, and the metadata of its root");
+    for path in ["", "usr", "opt", "usr/twin"] {
+        list(&view, number(&view, path), 1);
+    }
     assert_eq!(loads(), 0);
+    view.getattr(number(&view, "usr/a")).unwrap();
+    assert_eq!(loads(), 1, "a file by its number");
 }
 
 #[test]
@@ -487,9 +326,9 @@ fn all_refs_and_commits_are_shown_as_they_are_now() {
         inside.attr.number
     );
 
+    let os = number(&view, "refs/os");
     fake.commits.lock().unwrap().remove(&one);
     fake.set_ref("os/june", None);
-    let os = view.inodes.dir(refs, "os", DirKind::Refs("os".into()));
     assert_eq!(names(&view, commits), [two.to_string()]);
     let gone = view.lookup(commits, one.to_string().as_bytes()).unwrap();
     assert_eq!(gone, Lookup::Absent(Lifetime::None));

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use grove_engine::object::{Commit, DirMeta, Dirtree, FileObject};
-use grove_engine::{ObjectId, Refs, Repository, Result};
+use grove_engine::{ObjectId, ObjectKind, Refs, Repository, Result};
 use grove_fusefs::What;
 use grove_fusefs::view::Source;
 
@@ -30,6 +30,14 @@ impl Source for Failing {
     }
     fn file(&self, id: &ObjectId) -> Result<FileObject> {
         self.0.file(id)
+    }
+    fn objects_between(
+        &self,
+        kind: ObjectKind,
+        first: &ObjectId,
+        last: &ObjectId,
+    ) -> Result<Vec<ObjectId>> {
+        self.0.objects_between(kind, first, last)
     }
     fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<usize> {
         match file.size {

@@ -133,6 +133,7 @@ pub fn prune(
     work.tell(&mut report);
     let there = repo.commits()?.into_iter().collect();
     forget(repo, &there);
+    repo.retain_images(&there);
     Ok(report)
 }
 

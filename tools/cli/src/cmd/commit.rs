@@ -160,6 +160,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         .collect();
     let written = txn.publish(&updates)?;
     progress.finish();
+    // A mount makes what is missing here.
+    if let Err(error) = grove_fusefs::image::prepare(&repo, &id) {
+        progress.warn(&format!("the commit is there, but not its image: {error}"));
+    }
     report(args, &id, parent, false, &found, written)
 }
 
