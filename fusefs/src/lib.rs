@@ -29,7 +29,10 @@ mod descriptor;
 pub mod image;
 mod inode;
 mod mount;
+mod prefetch;
+mod push;
 mod stats;
+mod trace;
 pub mod view;
 
 pub use adapter::ErrorSink;
@@ -37,5 +40,5 @@ pub use mount::{
     MountAttrs, MountError, MountInfo, MountOptions, MountUser, Mounted, Result, Umount, Unmounter,
     clear_stale, is_stale, mount, mounts, overlay, umount,
 };
-pub use stats::Stats;
+pub use stats::{BUCKETS, DataStats, Histogram, Latencies, Stats};
 pub use view::{Numbering, What};

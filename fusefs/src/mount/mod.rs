@@ -14,6 +14,7 @@ mod overlay;
 pub(crate) mod point;
 mod private;
 pub(crate) mod table;
+mod traces;
 pub(crate) mod umount;
 mod users;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::mount::MountFlags;
@@ -87,6 +88,17 @@ pub struct MountOptions {
     pub read_ahead_kb: u32,
     /// Threads that serve; `None` for as many as processors, from 2 to 8.
     pub threads: Option<NonZeroUsize>,
+    /// Give the kernel small files that were decoded together with what it asked for. Only
+    /// measurements have a reason not to.
+    pub push: bool,
+    /// Write the order in which parts of files are read for the first time to this file. Nothing is
+    /// pushed meanwhile: what is pushed is not seen to be read.
+    pub record: Option<PathBuf>,
+    /// Read what such a file tells into the kernel's cache, in the background.
+    pub prefetch: Option<PathBuf>,
+    /// Let the kernel read large files by itself, from plain copies that are made in the repository's
+    /// cache when a file is first opened. Needs root; each open and close then costs a request.
+    pub materialise: bool,
     /// Name of what is mounted, for the table of mounts.
     pub name: String,
     /// Receives damage found while serving.
@@ -107,6 +119,10 @@ impl Default for MountOptions {
             numbering: Numbering::Shared,
             read_ahead_kb: READ_AHEAD_KB,
             threads: None,
+            push: true,
+            record: None,
+            prefetch: None,
+            materialise: false,
             name: super::SUBTYPE.to_owned(),
             on_error: Arc::new(|_| {}),
         }
@@ -123,6 +139,10 @@ impl fmt::Debug for MountOptions {
             .field("numbering", &self.numbering)
             .field("read_ahead_kb", &self.read_ahead_kb)
             .field("threads", &self.threads)
+            .field("push", &self.push)
+            .field("record", &self.record)
+            .field("prefetch", &self.prefetch)
+            .field("materialise", &self.materialise)
             .field("name", &self.name)
             .finish_non_exhaustive()
     }

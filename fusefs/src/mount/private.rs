@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{MountError, Result};
+use super::traces::Traces;
 use super::umount::{Umount, detach, take_from};
 use super::{KIND, MountOptions, device, point, table};
 use crate::adapter::{Ended, Running, ServeOptions, serve};
@@ -25,12 +26,16 @@ pub fn mount<S: Source>(
     };
     let xattrs = options.xattrs && has_xattrs;
     let at = point::check(at)?;
+    let Traces { recorder, prefetch } = Traces::open(options)?;
     let device = device::attach(&at, options)?;
     let serving = || {
         let row = table::at(&at)?.filter(|row| row.kind == KIND);
         let row = row.ok_or_else(|| MountError::NotMounted { path: at.clone() })?;
         let how = ServeOptions {
             threads: device::threads(options.threads),
+            push: options.push,
+            recorder,
+            materialise: options.materialise,
             on_error: Arc::clone(&options.on_error),
             xattrs,
         };
@@ -50,13 +55,18 @@ pub fn mount<S: Source>(
         device,
         ended: running.ended(),
     };
-    let mounted = Mounted {
+    let mut mounted = Mounted {
         running: Some(running),
         unmounter,
         xattrs,
     };
     rustix::fs::stat(&at).map_err(MountError::io("look at", &at))?;
     device::raise_read_ahead(device, options.read_ahead_kb);
+    if let (Some(trace), Some(running)) = (prefetch, &mut mounted.running) {
+        let number = rustix::fs::makedev(device.0, device.1);
+        let started = running.prefetch(trace, at.clone(), number, Arc::clone(&options.on_error));
+        started.map_err(MountError::io("prefetch", &at))?;
+    }
     Ok(mounted)
 }
 

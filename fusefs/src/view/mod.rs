@@ -21,6 +21,7 @@
 //! what was looked at of one that has gone then answers with an error.
 
 mod attr;
+mod data;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -49,7 +50,7 @@ pub use error::ViewError;
 use live::Live;
 pub use source::Source;
 use tree::{At, PathFile, TreeDir};
-pub use types::{Attr, Entry, Item, Lifetime, Lookup, Usage, What};
+pub use types::{Attr, Entry, Item, Lifetime, Lookup, PlainCopy, Usage, What};
 
 /// Longest name that is looked for, in bytes.
 pub const NAME_MAX: usize = 255;

@@ -5,7 +5,10 @@
 mod content;
 mod damage;
 mod lifecycle;
+mod materialise;
+mod prefetch;
 mod prune;
+mod push;
 mod requests;
 mod shared;
 mod support;

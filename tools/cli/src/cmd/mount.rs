@@ -94,6 +94,17 @@ pub struct Args {
     /// ignored
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
+    /// Write to FILE in which order files are read, for --prefetch
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Read what FILE, made by --record, tells into memory in the background
+    #[arg(long, value_name = "FILE")]
+    prefetch: Option<PathBuf>,
+    /// Let the kernel read large files from plain copies, kept in the repository's cache (root only)
+    ///
+    /// Pays for sequential reading and mapping of large files; opening any file gets slower.
+    #[arg(long)]
+    materialise: bool,
     /// Tell requests and other figures of the mount at the directory, or of all of the repository
     #[arg(long, conflicts_with_all = ["all", "foreground"])]
     stats: bool,
@@ -164,6 +175,9 @@ impl Args {
         options.xattrs &= !self.no_xattrs;
         options.unique_inodes |= self.unique_inodes;
         options.overlay = self.overlay.clone().or(options.overlay);
+        options.record.clone_from(&self.record);
+        options.prefetch.clone_from(&self.prefetch);
+        options.materialise = self.materialise;
         match options.all && options.overlay.is_some() {
             true => Err(Error::Usage("an overlay needs one commit below it".to_owned())),
             false => Ok(options),
@@ -190,7 +204,7 @@ pub fn mount(job: &Job, globals: &Globals) -> Result<ExitCode> {
 }
 
 fn mount_commit(job: &Job, globals: &Globals) -> Result<(), Failed> {
-    if !job.options.private {
+    if !job.options.needs_own_process() {
         // What is no repository is said by the one who opens it.
         if let Ok(place) = Place::of(&globals.repo_path()) {
             let request = MountRequest {

@@ -24,6 +24,12 @@ pub struct Options {
     pub attrs: MountAttrs,
     /// Where the changes of a writable view are kept.
     pub overlay: Option<PathBuf>,
+    /// Where to write in which order files are read.
+    pub record: Option<PathBuf>,
+    /// What to read ahead.
+    pub prefetch: Option<PathBuf>,
+    /// Plain copies of large files.
+    pub materialise: bool,
 }
 
 impl Default for Options {
@@ -36,6 +42,9 @@ impl Default for Options {
             unique_inodes: false,
             attrs: MountAttrs::default(),
             overlay: None,
+            record: None,
+            prefetch: None,
+            materialise: false,
         }
     }
 }
@@ -86,6 +95,11 @@ impl Options {
         }
     }
 
+    /// Whether the mount is of a kind that shares its process with no other.
+    pub fn needs_own_process(&self) -> bool {
+        self.private || self.materialise || self.record.is_some() || self.prefetch.is_some()
+    }
+
     /// The same as options of the command line, for a process that serves this mount alone. The
     /// overlay is not its business.
     pub fn to_args(&self) -> impl Iterator<Item = OsString> + use<> {
@@ -97,9 +111,12 @@ impl Options {
             (self.attrs.suid, "--suid"),
             (self.attrs.dev, "--dev"),
             (!self.attrs.exec, "--no-exec"),
+            (self.materialise, "--materialise"),
         ];
         let set = flags.into_iter().filter(|(on, _)| *on);
-        set.map(|(_, flag)| flag.into())
+        let files = [("--record", &self.record), ("--prefetch", &self.prefetch)];
+        let files = files.map(|(flag, file)| Some([flag.into(), file.clone()?.into_os_string()]));
+        set.map(|(_, flag)| flag.into()).chain(files.into_iter().flatten().flatten())
     }
 }
 
@@ -122,6 +139,7 @@ mod tests {
             unique_inodes: true,
             attrs: options.attrs,
             overlay: Some("/u".into()),
+            ..Options::default()
         };
         assert_eq!(options, expected);
         let attrs = options.attrs;

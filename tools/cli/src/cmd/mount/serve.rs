@@ -65,6 +65,9 @@ pub fn private(job: &Job, in_background: bool, globals: &Globals) -> Result<Exit
     options.attrs = job.options.attrs;
     options.xattrs = job.options.xattrs;
     options.numbering = job.options.numbering();
+    options.record.clone_from(&job.options.record);
+    options.prefetch.clone_from(&job.options.prefetch);
+    options.materialise = job.options.materialise;
     let log = log_of(&repo, in_background);
     options.on_error = Arc::new(move |text| log.tell(text));
     clear_stale(&job.dir)?;
