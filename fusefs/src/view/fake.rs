@@ -25,6 +25,8 @@ pub(crate) struct Fake {
     pub(crate) loads: Mutex<Vec<ObjectId>>,
     /// Where images go.
     pub(crate) images: Option<PathBuf>,
+    /// The one image that there is, in place of others.
+    pub(crate) image: Option<PathBuf>,
 }
 
 impl Fake {
@@ -228,7 +230,8 @@ impl Source for Fake {
         Ok(self.commits.lock().unwrap().keys().copied().collect())
     }
     fn image_path(&self, commit: &ObjectId) -> Option<PathBuf> {
-        Some(self.images.as_ref()?.join(format!("{commit}.img")))
+        let named = |dir: &PathBuf| dir.join(format!("{commit}.img"));
+        self.image.clone().or(self.images.as_ref().map(named))
     }
     fn stored(&self) -> EngineResult<(u64, u64)> {
         Ok((10_000, 12))

@@ -26,6 +26,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod files;
+mod here;
 mod live;
 mod source;
 #[cfg(test)]

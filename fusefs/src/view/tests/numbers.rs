@@ -270,6 +270,46 @@ fn a_listing_of_very_many_entries_goes_on_anywhere() {
 }
 
 #[test]
+fn what_a_number_stands_for_and_what_is_above_it_are_found_by_the_names_of_dots() {
+    let (fake, commit) = sample();
+    for (what, above) in [
+        (What::Commit(commit), String::new()),
+        (What::All, format!("commits/{commit}/")),
+    ] {
+        let before = open(&fake, what);
+        let at = |path: &str| walk_to(&before, &format!("{above}{path}"));
+        let dots = |number: u64, name: &[u8]| match open(&fake, what).lookup(number, name) {
+            Ok(Lookup::Found(entry)) => entry.attr,
+            other => panic!("{other:?}"),
+        };
+        for path in ["usr", "usr/twin", "usr/a", "usr/link"] {
+            assert_eq!(dots(at(path).attr.number, b"."), at(path).attr, "{path}");
+        }
+        for (path, above) in [("usr/twin", "usr"), ("usr", "")] {
+            assert_eq!(dots(at(path).attr.number, b".."), at(above).attr, "{path}");
+        }
+        let file = at("usr/a").attr.number;
+        assert!(matches!(
+            before.lookup(file, b".."),
+            Err(ViewError::NotADirectory)
+        ));
+    }
+    let view = open(&fake, What::All);
+    for path in ["", "commits", "refs"] {
+        let entry = walk_to(&view, path);
+        assert_eq!(
+            view.lookup(entry.attr.number, b"..").unwrap(),
+            Lookup::Found(walk_to(&view, ""))
+        );
+    }
+    let past = view.getattr(1 << 61 | 7).unwrap_err();
+    assert!(matches!(past, ViewError::Stale { .. }), "no such commit");
+    let (commit, last) = (number(&view, &format!("commits/{commit}")), (1 << 30) - 1);
+    let past = view.getattr(commit | last).unwrap_err();
+    assert!(matches!(past, ViewError::Stale { .. }), "no such directory");
+}
+
+#[test]
 fn those_who_want_an_image_wait_for_the_one_who_makes_it() {
     let (fake, commit) = sample();
     let images = Images::new(Arc::clone(&fake));
