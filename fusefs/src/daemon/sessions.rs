@@ -104,7 +104,8 @@ impl Sessions {
             on_error: Arc::clone(&self.options.on_error),
             xattrs: kind == Kind::Full,
         };
-        let running = serve(Arc::clone(&self.view), device, how).map_err(MountError::io("serve", &*name))?;
+        let running =
+            serve(Arc::clone(&self.view), device, how).map_err(MountError::io("serve", &*name))?;
         let device = base.device(&name)?;
         device::raise_read_ahead(device, self.options.read_ahead_kb);
         Ok(Session {
@@ -163,7 +164,9 @@ impl Source {
             Numbering::Shared => "commits",
             Numbering::Unique => "unique",
         };
-        let below = commit.map(|id| format!("{parent}/{id}")).unwrap_or_default();
+        let below = commit
+            .map(|id| format!("{parent}/{id}"))
+            .unwrap_or_default();
         self.base.cut(&self.name, below, attrs)
     }
 }
