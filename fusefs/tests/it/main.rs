@@ -4,6 +4,7 @@
 
 mod content;
 mod damage;
+mod handles;
 mod lifecycle;
 mod materialise;
 mod prefetch;

@@ -267,6 +267,90 @@ fn without_xattrs_the_kernel_is_told_once() {
 }
 
 #[test]
+fn a_commit_that_is_known_to_have_no_xattrs_goes_where_there_are_none() {
+    need_mounts!();
+    let house = House::new();
+    house.fixture.write("file", b"x");
+    let id = house.fixture.commit("main");
+    grove_fusefs::image::prepare(&house.fixture.repo, &id).unwrap();
+    let one = house.mount("main", "one");
+    let reports = shared_stats(&house.place()).unwrap();
+    assert_eq!(reports.len(), 1);
+    assert!(!reports[0].xattrs);
+    umount(&one, Umount::Unused).unwrap();
+    house.wait();
+}
+
+#[test]
+fn paths_have_numbers_of_their_own_where_that_is_asked_for() {
+    need_mounts!();
+    let house = House::new();
+    house.fixture.write("a", b"same");
+    house.fixture.write("b", b"same");
+    let id = house.fixture.commit("main");
+    let mut request = House::request(Some("main"));
+    request.numbering = Numbering::Unique;
+    let (one, unique) = (house.mount("main", "one"), house.dir("unique"));
+    house.try_mount(&request, &unique).unwrap();
+    let inode = |dir: &Path, name: &str| fs::metadata(dir.join(name)).unwrap().ino();
+    assert_eq!(inode(&one, "a"), inode(&one, "b"));
+    assert_ne!(inode(&unique, "a"), inode(&unique, "b"));
+    let all = mounts().unwrap();
+    let mount = all.iter().find(|mount| mount.point == unique).unwrap();
+    assert_eq!(mount.commit, Some(id));
+    umount(&one, Umount::Unused).unwrap();
+    umount(&unique, Umount::Unused).unwrap();
+    house.wait();
+}
+
+#[test]
+fn a_second_look_at_a_shared_mount_needs_no_request_later_either() {
+    need_mounts!();
+    let house = House::new();
+    house.fixture.fill_as_root();
+    house.fixture.commit("main");
+    let one = house.mount("main", "one");
+    let look = || {
+        let paths = walkdir(&one);
+        // Not through links: one leads to a name that is too long to be remembered as missing.
+        let is_file = |path: &&PathBuf| fs::symlink_metadata(path).unwrap().is_file();
+        for path in paths.iter().filter(is_file) {
+            fs::read(path).unwrap();
+        }
+        paths.len()
+    };
+    let all = || shared_stats(&house.place()).unwrap().remove(0).figures;
+    look();
+    // The directory above the commits may change, so what the kernel knows of it, and of where the
+    // commit is in it, holds for a second. The commit's own attributes hold for ever once asked for.
+    thread::sleep(Duration::from_millis(1100));
+    look();
+    let before = all();
+    thread::sleep(Duration::from_millis(1100));
+    assert!(look() > 10);
+    assert_eq!(all(), before);
+    umount(&one, Umount::Unused).unwrap();
+    house.wait();
+}
+
+fn walkdir(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    let mut next = 0;
+    while next < found.len() {
+        let path = found[next].clone();
+        next += 1;
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            found.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+        }
+    }
+    found
+}
+
+#[test]
 fn many_at_once_start_one_daemon_and_all_get_their_mount() {
     need_mounts!();
     let house = House::new();

@@ -15,6 +15,7 @@ mod interrupt;
 mod kill;
 mod look;
 mod mount;
+mod mount_uses;
 mod ostree;
 mod prune;
 mod readme;

@@ -145,7 +145,8 @@ mod tests {
         let attrs = options.attrs;
         assert_eq!((attrs.suid, attrs.dev, attrs.exec), (true, false, false));
         let args: Vec<_> = options.to_args().collect();
-        assert_eq!(args, ["--allow-other", "--no-xattrs", "--unique-inodes", "--suid", "--no-exec"]);
+        let expected = ["--allow-other", "--no-xattrs", "--unique-inodes", "--suid", "--no-exec"];
+        assert_eq!(args, expected);
     }
 
     #[test]
