@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use grove_engine::Result as EngineResult;
@@ -23,6 +24,8 @@ pub(crate) struct Fake {
     refs: Mutex<BTreeMap<String, ObjectId>>,
     /// Objects asked for.
     pub(crate) loads: Mutex<Vec<ObjectId>>,
+    /// How often all commits were listed.
+    listed: AtomicUsize,
     /// Where images go.
     pub(crate) images: Option<PathBuf>,
     /// The one image that there is, in place of others.
@@ -52,6 +55,10 @@ impl Fake {
         object.id = ObjectId::from_bytes(bytes);
         self.files.lock().unwrap().insert(object.id, object.clone());
         object.id
+    }
+
+    pub(crate) fn listed(&self) -> usize {
+        self.listed.load(Ordering::Relaxed)
     }
 
     /// A file object, without being noticed.
@@ -227,6 +234,7 @@ impl Source for Fake {
         })
     }
     fn commits(&self) -> EngineResult<Vec<ObjectId>> {
+        self.listed.fetch_add(1, Ordering::Relaxed);
         Ok(self.commits.lock().unwrap().keys().copied().collect())
     }
     fn image_path(&self, commit: &ObjectId) -> Option<PathBuf> {

@@ -162,6 +162,14 @@ fn two_commits_whose_names_begin_alike_are_not_confused() {
     let usr = number(&late, &format!("commits/{one}/usr"));
     let copy = fake.commits.lock().unwrap()[&one].clone();
     fake.commits.lock().unwrap().insert(two, copy);
+    let of_two = |view: &View<Fake>| -> Vec<u64> {
+        let listed = list(view, number(view, "commits"), 9).split_off(2);
+        listed
+            .iter()
+            .map(|(_, entry, _)| entry.attr.number)
+            .collect()
+    };
+    assert!(matches!(of_two(&late)[..], [a, b] if a != b));
     // The one that was there first keeps its numbers, the other one gets none.
     assert_eq!(names(&late, usr), ["a", "b", "link", "twin"]);
     let commits = number(&late, "commits");
@@ -180,6 +188,7 @@ fn two_commits_whose_names_begin_alike_are_not_confused() {
         after.getattr(usr),
         Err(ViewError::Collision { .. })
     ));
+    assert!(matches!(of_two(&after)[..], [a, b] if a != b));
     // Alone, each can be mounted.
     let alone = open(&fake, What::Commit(two));
     assert_eq!(names(&alone, ROOT), ["opt", "usr"]);
@@ -326,4 +335,15 @@ fn those_who_want_an_image_wait_for_the_one_who_makes_it() {
     let root = fake.commits.lock().unwrap()[&commit].tree;
     let loads = fake.loads.lock().unwrap();
     assert_eq!(loads.iter().filter(|id| **id == root).count(), 1);
+}
+
+#[test]
+fn the_way_to_a_commit_leads_past_the_list_of_all() {
+    let (fake, commit) = sample();
+    let view = open(&fake, What::All);
+    number(&view, &format!("commits/{commit}/usr/a"));
+    number(&view, &format!("unique/{commit}/usr/a"));
+    assert_eq!(fake.listed(), 0);
+    names(&view, number(&view, "commits"));
+    assert!(fake.listed() > 0);
 }
