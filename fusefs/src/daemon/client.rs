@@ -59,7 +59,7 @@ pub fn mount_shared<E: From<MountError>>(
     }
     let at = point::check(at)?;
     // Of two at once one finds the other's mount.
-    let _alone = alone(&at)?;
+    let _alone = alone(&at);
     let at = point::check(&at)?;
     let wanted = Request::Mount(Wanted {
         namespace: namespace()?,
@@ -166,12 +166,13 @@ fn talk(
     }
 }
 
-/// Keeps others from mounting at the same directory at the same time.
-fn alone(at: &Path) -> Result<File> {
-    let dir = File::open(at).map_err(MountError::io("open", at))?;
+/// Keeps others from mounting at the same directory at the same time. Some file systems have no such
+/// locks; there, of two at once the second comes to lie above the first.
+fn alone(at: &Path) -> Option<File> {
+    let dir = File::open(at).ok()?;
     let lock = || rustix::fs::flock(&dir, FlockOperation::LockExclusive);
-    rustix::io::retry_on_intr(lock).map_err(MountError::io("lock", at))?;
-    Ok(dir)
+    rustix::io::retry_on_intr(lock).ok()?;
+    Some(dir)
 }
 
 impl Place {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use grove_engine::{ObjectId, Repository};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::place::{Place, is_trusted, namespace};
+use super::place::{Place, PlaceLock, is_trusted, namespace};
 use super::protocol::{Reply, Request, Wanted, receive, send, send_with};
 use super::sessions::{Kept, Sessions};
 use super::{DaemonOptions, Stay};
@@ -25,7 +25,9 @@ use crate::view::Numbering;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A daemon to which nobody has come in this time has been started in vain.
 const LONELY: Duration = Duration::from_secs(60);
-/// Mount point of the first thread's table of mounts, which tells its changes to `poll`.
+/// After something has failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// The first thread's table of mounts, which tells its changes to `poll`.
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// Serves the mounts of a repository that share a session.
@@ -117,24 +119,13 @@ impl Daemon {
         let table = File::open(MOUNTINFO).map_err(MountError::io("open", MOUNTINFO))?;
         let mut met = self.stay == Stay::UntilSignal;
         let lock = loop {
-            let woken = self.wait(signals, &table, (!met).then_some(LONELY))?;
-            if woken.signal {
-                rustix::io::read(signals, &mut [0])
-                    .map_err(MountError::io("read", "the socket of signals"))?;
-                self.house.take_all_away();
-                break self.house.place.lock()?;
-            }
-            if woken.client {
-                met = true;
-                self.take_clients()?;
-            }
-            self.house.count()?;
-            let may_leave = self.stay == Stay::WhileMounted && (met || woken.timeout);
-            if may_leave && lock_of(&self.house.kept).is_idle() {
-                let lock = self.house.place.lock()?;
-                // Nobody starts another daemon before the lock is given back.
-                if !self.take_clients()? {
-                    break lock;
+            match self.turn(signals, &table, &mut met) {
+                Ok(None) => {}
+                Ok(Some(lock)) => break lock,
+                // Whatever fails here (descriptors may have run out), the mounts are served on.
+                Err(error) => {
+                    (self.house.on_error)(&with_causes(&error));
+                    thread::sleep(RETRY);
                 }
             }
         };
@@ -142,6 +133,36 @@ impl Daemon {
         drop((lock, self.listener));
         let sessions = lock_of(&self.house.sessions).leave();
         linger(sessions, signals)
+    }
+
+    /// Waits for something to happen, and sees to it. The result is the lock under which to leave.
+    fn turn(
+        &self,
+        signals: BorrowedFd<'_>,
+        table: &File,
+        met: &mut bool,
+    ) -> Result<Option<PlaceLock>> {
+        let house = &self.house;
+        let woken = self.wait(signals, table, (!*met).then_some(LONELY))?;
+        if woken.signal {
+            let lock = house.place.lock()?;
+            rustix::io::read(signals, &mut [0])
+                .map_err(MountError::io("read", "the socket of signals"))?;
+            house.take_all_away();
+            return Ok(Some(lock));
+        }
+        if woken.client {
+            *met = true;
+            self.take_clients()?;
+        }
+        house.count()?;
+        let may_leave = self.stay == Stay::WhileMounted && (*met || woken.timeout);
+        if !may_leave || !lock_of(&house.kept).is_idle() {
+            return Ok(None);
+        }
+        let lock = house.place.lock()?;
+        // Nobody starts another daemon before the lock is given back.
+        Ok((!self.take_clients()?).then_some(lock))
     }
 
     fn wait(
