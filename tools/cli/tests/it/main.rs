@@ -8,6 +8,7 @@ macro_rules! snapshot {
 }
 
 mod compare;
+mod conformance;
 mod docs;
 mod env;
 mod errors;
