@@ -9,7 +9,7 @@ use grove_fusefs::What;
 use crate::need_mounts;
 use crate::support::{Fixture, assert_equal, noise, wait_until};
 
-const FILES: usize = 600;
+const FILES: usize = 400;
 
 /// Names and contents of small files; together less than one block.
 fn small() -> Vec<(String, Vec<u8>)> {
