@@ -1,4 +1,5 @@
-//! Random reads of an older version of large programs, stored plain, and of the next, stored as deltas.
+//! Random reads of an older version of large programs, stored plain, and of the next, stored as deltas; and
+//! what it costs to make the sketch by which a file that moved is found again.
 
 use std::fs;
 use std::hint::black_box;
@@ -7,7 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use grove_benches::workload::{Workload, commit, files};
 use grove_engine::object::FileObject;
 use grove_engine::ops::source::SourceOptions;
-use grove_engine::{ObjectId, Repository};
+use grove_engine::{ObjectId, Repository, probe};
 use grove_fixtures::content::code::{self, Object};
 use grove_fixtures::rng::Rng;
 
@@ -96,5 +97,16 @@ fn deltas(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, deltas);
+fn sketches(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sketch");
+    for (name, size) in [("16 KiB", 16 << 10), ("12 MiB", SIZE)] {
+        let program = code::elf(&mut Rng::new(1), Object::Dynamic, size, "program");
+        assert!(probe::sketch(&program).is_some(), "{name}");
+        group.throughput(Throughput::Bytes(program.len() as u64));
+        group.bench_function(name, |b| b.iter(|| probe::sketch(black_box(&program))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, deltas, sketches);
 criterion_main!(benches);

@@ -92,7 +92,12 @@ impl Anchors {
 }
 
 /// Rolls the hash over bytes; tells of each anchor and how many bytes end with it.
-fn roll(mut hash: u64, bytes: &[u8], mask: u64, mut anchor: impl FnMut(u64, usize)) -> u64 {
+pub(crate) fn roll(
+    mut hash: u64,
+    bytes: &[u8],
+    mask: u64,
+    mut anchor: impl FnMut(u64, usize),
+) -> u64 {
     for (n, byte) in bytes.iter().enumerate() {
         hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
         if hash & mask == 0 {

@@ -5,7 +5,7 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, anchors, compress, recode <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz, probe
+//! id, anchors, compress, recode, sketch <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz, probe
 //! ```
 
 mod anchors;
@@ -27,6 +27,7 @@ pub mod probe;
 mod recode;
 pub mod refs;
 pub mod repo;
+mod sketch;
 mod store;
 pub mod tree;
 

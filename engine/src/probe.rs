@@ -1,4 +1,4 @@
-//! Entry points for measuring the index apart from everything else.
+//! Entry points for measuring the index and sketches apart from everything else.
 //!
 //! Not part of the public interface.
 
@@ -14,9 +14,15 @@ use crate::index::sled::SledIndex;
 use crate::pack::writer::{BlockBuilder, IndexRow, PackWriter};
 use crate::pack::{BlockClass, EntryKind, Key};
 use crate::repo::Repository;
+use crate::sketch::{FEATURES, Sketch};
 
 /// Entries of a block: as many records as make a block of metadata.
 const BLOCK_ENTRIES: u64 = 1500;
+
+/// The features of a file by which it is compared with others.
+pub fn sketch(bytes: &[u8]) -> Option<[u32; FEATURES]> {
+    Sketch::of(bytes).map(|sketch| *sketch.features())
+}
 
 fn key(number: u64) -> Key {
     let id = ObjectId::of(&number.to_le_bytes());

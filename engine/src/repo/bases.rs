@@ -3,6 +3,7 @@
 //! The path is a nearly perfect predictor: the file at the same path in the parent commit. Where
 //! there is none, numbers in names are versions, so a file whose path, or else whose base name, is
 //! the same but for numbers takes its place (`usr/lib/modules/6.1.0-47/...`, `libz.so.1.2.13`).
+//! What names do not tell, [`Alike`] finds by contents.
 //! Nothing here fails: what cannot be read is no base.
 
 use std::collections::HashMap;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Repository;
+use super::alike::Alike;
+use super::ingest::NewPayload;
 use crate::id::ObjectId;
 use crate::object::Dirtree;
 use crate::pack::recipe::Piece;
@@ -18,15 +21,16 @@ use crate::pack::recipe::Piece;
 /// Directory listings kept; files come in path order, so few are needed at a time.
 const LISTINGS: usize = 1024;
 
-/// The files of a commit, to be found by path or by likeness of names.
+/// The files of a commit, to be found by path or by likeness of names or contents.
 #[derive(Debug)]
 pub(crate) struct Bases {
     tree: ObjectId,
     listings: HashMap<ObjectId, Arc<Dirtree>>,
     names: Option<Names>,
+    alike: Alike,
 }
 
-/// Files by what is left of their names without numbers.
+/// Files by what is left of their names without numbers; a million take about 70 MiB.
 #[derive(Debug, Default)]
 struct Names {
     files: Vec<Piece>,
@@ -42,6 +46,23 @@ impl Bases {
             tree,
             listings: HashMap::new(),
             names: None,
+            alike: Alike::default(),
+        }
+    }
+
+    /// Notes the paths of an input before its files come.
+    pub(super) fn announce(&mut self, paths: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+        self.alike.set_announced();
+        for path in paths {
+            self.note_path(path.as_ref());
+        }
+    }
+
+    /// Notes a path at which the new tree has a file.
+    pub(super) fn note_path(&mut self, path: &[u8]) {
+        self.alike.note_path(path);
+        if path.starts_with(b"etc/") {
+            self.alike.note_path(&[b"usr/", path].concat());
         }
     }
 
@@ -57,11 +78,31 @@ impl Bases {
         {
             return Some(found);
         }
-        let names = match self.names.take() {
-            Some(names) => names,
-            None => Names::of(repo, &self.tree),
-        };
-        self.names.insert(names).find(path, size)
+        self.names(repo).find(path, size)
+    }
+
+    /// The payloads that new ones, for which names lead nowhere, most likely came from.
+    pub(super) fn find_alike(
+        &mut self,
+        repo: &Repository,
+        new: &[&NewPayload],
+    ) -> Vec<Option<Piece>> {
+        self.names(repo);
+        self.alike.find(repo.store(), new)
+    }
+
+    /// The names; the first call reads the whole tree.
+    fn names(&mut self, repo: &Repository) -> &Names {
+        self.names.get_or_insert_with(|| {
+            let mut names = Names::default();
+            each_file(repo, &self.tree, |path, payload| {
+                names.add(path, payload);
+                self.alike.add(path, payload);
+            });
+            names.sort();
+            self.alike.sort();
+            names
+        })
     }
 
     fn at_path(&mut self, repo: &Repository, path: &str) -> Option<Piece> {
@@ -94,35 +135,31 @@ fn payload_of(repo: &Repository, id: &ObjectId) -> Option<Piece> {
     })
 }
 
-impl Names {
-    /// Reads the whole tree; a million files take about 70 MiB.
-    fn of(repo: &Repository, tree: &ObjectId) -> Self {
-        let mut names = Self::default();
-        let mut todo = vec![(*tree, String::new(), 0)];
-        while let Some((id, path, depth)) = todo.pop() {
-            let Ok(listing) = repo.dirtree(&id) else {
-                continue;
-            };
-            for (name, file) in &listing.files {
-                if let Some(payload) = payload_of(repo, file) {
-                    names.add(&format!("{path}{name}"), payload);
-                }
-            }
-            if depth < crate::tree::MAX_DEPTH {
-                let below = |name: &str| format!("{path}{name}/");
-                todo.extend(
-                    listing
-                        .dirs
-                        .iter()
-                        .map(|d| (d.tree, below(&d.name), depth + 1)),
-                );
+/// Visits the files of a tree that have a payload; what cannot be read is left out.
+fn each_file(repo: &Repository, tree: &ObjectId, mut visit: impl FnMut(&str, Piece)) {
+    let mut todo = vec![(*tree, String::new(), 0)];
+    while let Some((id, path, depth)) = todo.pop() {
+        let Ok(listing) = repo.dirtree(&id) else {
+            continue;
+        };
+        for (name, file) in &listing.files {
+            if let Some(payload) = payload_of(repo, file) {
+                visit(&format!("{path}{name}"), payload);
             }
         }
-        names.paths.sort_unstable();
-        names.base_names.sort_unstable();
-        names
+        if depth < crate::tree::MAX_DEPTH {
+            let below = |name: &str| format!("{path}{name}/");
+            todo.extend(
+                listing
+                    .dirs
+                    .iter()
+                    .map(|d| (d.tree, below(&d.name), depth + 1)),
+            );
+        }
     }
+}
 
+impl Names {
     fn add(&mut self, path: &str, payload: Piece) {
         let Ok(n) = u32::try_from(self.files.len()) else {
             return;
@@ -130,6 +167,12 @@ impl Names {
         self.files.push(payload);
         self.paths.push((unnumbered(path), n));
         self.base_names.push((unnumbered(base_name(path)), n));
+    }
+
+    /// To be called when all files are added.
+    fn sort(&mut self) {
+        self.paths.sort_unstable();
+        self.base_names.sort_unstable();
     }
 
     /// A file with the same path but for numbers, else with the same base name but for numbers;
@@ -188,8 +231,7 @@ mod tests {
         for (path, size) in files {
             names.add(path, piece(path, *size));
         }
-        names.paths.sort_unstable();
-        names.base_names.sort_unstable();
+        names.sort();
         names
     }
 

@@ -1,5 +1,6 @@
 //! The repository: opening, looking up, and beginning transactions.
 
+mod alike;
 mod bases;
 pub(crate) mod delta;
 mod images;

@@ -57,17 +57,21 @@ pub(super) fn pieces(bytes: &[u8], has_base: bool) -> Option<Vec<Cut>> {
 /// Whether the bytes of another version may be found at other offsets: not in what is compressed,
 /// and programs get deltas.
 fn shifts(head: &[u8]) -> bool {
-    const DENSE: [&[u8]; 8] = [
-        b"\x7fELF",
+    !is_compressed(head) && !head.starts_with(b"\x7fELF") && !head.starts_with(b"PK\x03\x04")
+}
+
+/// Whether a file with this beginning is compressed as a whole, so that versions of it have no
+/// bytes in common.
+pub(super) fn is_compressed(head: &[u8]) -> bool {
+    const MAGIC: [&[u8]; 6] = [
         b"\x1f\x8b",
         b"\xfd7zXZ",
         b"\x28\xb5\x2f\xfd",
         b"BZh",
-        b"PK\x03\x04",
         b"\x89PNG",
         b"\xff\xd8\xff",
     ];
-    !DENSE.iter().any(|magic| head.starts_with(magic))
+    MAGIC.iter().any(|magic| head.starts_with(magic))
 }
 
 /// Whether a file that is not in memory is to be cut by content.

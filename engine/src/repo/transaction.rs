@@ -49,6 +49,9 @@ pub struct WriteReport {
     pub new_metadata: u64,
     /// Plain bytes of payloads that the repository did not have.
     pub new_payload_bytes: u64,
+    /// New files that were compared with a file of the parent commit because of their content,
+    /// as their names led to none.
+    pub alike_files: u64,
     /// Bytes of the packs written.
     pub stored_bytes: u64,
 }
@@ -199,6 +202,7 @@ impl<'r> Transaction<'r> {
         for file in hashed {
             entries.push(self.put_hashed(file, &mut new)?);
         }
+        self.find_alike(&mut new);
         self.put_payloads(new)?;
         Ok(entries)
     }
@@ -216,6 +220,7 @@ impl<'r> Transaction<'r> {
         let hashed = hasher.hash_stream(file, stream, size)?;
         let mut new = Vec::new();
         let entry = self.put_hashed(hashed, &mut new)?;
+        self.find_alike(&mut new);
         self.put_payloads(new)?;
         Ok(entry)
     }
@@ -223,6 +228,9 @@ impl<'r> Transaction<'r> {
     fn put_hashed(&mut self, file: Hashed, payloads: &mut Vec<NewPayload>) -> Result<FileEntry> {
         self.report.files += 1;
         self.monitor.advance(Phase::Store, file.size);
+        if let Some(bases) = &mut self.bases {
+            bases.note_path(&file.hint);
+        }
         if self.has_file(&file.id)? {
             return Ok(FileEntry {
                 id: file.id,

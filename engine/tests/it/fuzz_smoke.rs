@@ -201,7 +201,7 @@ fn repository_files() -> [Vec<Vec<u8>>; 3] {
     let index = read(repo.path().join("index/objects.idx"));
     let doomed = b"grove-doomed 1\n00112233445566778899aabbccddeeff\nend\n".to_vec();
     let refs = read(repo.path().join("refs"));
-    [packs, vec![index], vec![refs, doomed, b"GROVEST1".to_vec()]]
+    [packs, vec![index], vec![refs, doomed, b"GROVEST2".to_vec()]]
 }
 
 #[test]

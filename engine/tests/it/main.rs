@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alike;
 mod bad_input;
 mod commit;
 mod concurrent;

@@ -285,6 +285,7 @@ fn store_files(
             format!("{dir}/{}", file.name)
         }
     };
+    txn.announce_paths(files.iter().map(relative));
     let mut todo: Vec<usize> = (0..files.len()).filter(|n| entries[*n].is_none()).collect();
     // Small ones in storage order, then large ones by path.
     todo.sort_by_cached_key(|n| {

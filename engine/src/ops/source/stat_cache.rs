@@ -11,12 +11,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use crate::compress::LEVEL;
 use crate::fs::replace_cache_file;
 use crate::id::ObjectId;
 use crate::pack::le64;
 
-const MAGIC: [u8; 8] = *b"GROVEST1";
-const ROW_SIZE: usize = 40 + ObjectId::LEN;
+const MAGIC: [u8; 8] = *b"GROVEST2";
+/// Magic, checksum, number of rows.
+const HEAD_SIZE: usize = 24;
+/// Of a [`Stamp`].
+const FIELDS: usize = 5;
 /// Coarser than the clock of any file system in use.
 const SETTLED_NANOS: i64 = 2_000_000_000;
 
@@ -82,7 +86,8 @@ impl StatCache {
         {
             return Ok(());
         }
-        replace_cache_file(&self.path, |file| file.write_all(&encode(&rows)))
+        let bytes = encode(&rows)?;
+        replace_cache_file(&self.path, |file| file.write_all(&bytes))
     }
 }
 
@@ -93,45 +98,65 @@ fn now() -> i64 {
     i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn encode(rows: &[(Stamp, ObjectId)]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16 + rows.len() * ROW_SIZE);
+fn fields(stamp: &Stamp) -> [u64; FIELDS] {
+    let (mtime, ctime) = (stamp.mtime.cast_unsigned(), stamp.ctime.cast_unsigned());
+    [stamp.dev, stamp.ino, stamp.size, mtime, ctime]
+}
+
+fn encode(rows: &[(Stamp, ObjectId)]) -> std::io::Result<Vec<u8>> {
+    let mut columns = Vec::with_capacity(rows.len() * FIELDS * 8);
+    for field in 0..FIELDS {
+        let mut before = 0;
+        for (stamp, _) in rows {
+            let value = fields(stamp)[field];
+            columns.extend_from_slice(&value.wrapping_sub(before).to_le_bytes());
+            before = value;
+        }
+    }
+    let columns = zstd::bulk::compress(&columns, LEVEL)?;
+    let mut out = Vec::with_capacity(HEAD_SIZE + rows.len() * ObjectId::LEN + columns.len());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[0; 8]);
-    for (stamp, id) in rows {
-        for field in [stamp.dev, stamp.ino, stamp.size] {
-            out.extend_from_slice(&field.to_le_bytes());
-        }
-        for field in [stamp.mtime, stamp.ctime] {
-            out.extend_from_slice(&field.to_le_bytes());
-        }
+    out.extend_from_slice(&(rows.len() as u64).to_le_bytes());
+    for (_, id) in rows {
         out.extend_from_slice(id.as_bytes());
     }
+    out.extend_from_slice(&columns);
     let sum = xxh3_64(&out[16..]);
     out[8..16].copy_from_slice(&sum.to_le_bytes());
-    out
+    Ok(out)
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Option<HashMap<Stamp, ObjectId>> {
-    let (head, rows) = bytes.split_first_chunk::<16>()?;
-    let (rows, rest) = rows.as_chunks::<ROW_SIZE>();
-    if head[..8] != MAGIC || !rest.is_empty() || le64(head, 8) != xxh3_64(&bytes[16..]) {
+    let (head, rest) = bytes.split_first_chunk::<HEAD_SIZE>()?;
+    if head[..8] != MAGIC || le64(head, 8) != xxh3_64(&bytes[16..]) {
         return None;
     }
-    let row = |row: &[u8; ROW_SIZE]| {
-        let field = |n: usize| le64(row, 8 * n);
+    let rows = usize::try_from(le64(head, 16)).ok()?;
+    // The names of the rows are there, so what the columns decode to is not much larger.
+    let (ids, columns) = rest.split_at_checked(rows.checked_mul(ObjectId::LEN)?)?;
+    let size = rows.checked_mul(FIELDS * 8)?;
+    let columns = zstd::bulk::decompress(columns, size).ok()?;
+    if columns.len() != size {
+        return None;
+    }
+    let mut before = [0u64; FIELDS];
+    let mut row = |(row, id): (usize, &[u8; ObjectId::LEN])| {
+        for (field, value) in before.iter_mut().enumerate() {
+            *value = value.wrapping_add(le64(&columns, 8 * (field * rows + row)));
+        }
+        let [dev, ino, size, mtime, ctime] = before;
         let stamp = Stamp {
-            dev: field(0),
-            ino: field(1),
-            size: field(2),
-            mtime: field(3).cast_signed(),
-            ctime: field(4).cast_signed(),
+            dev,
+            ino,
+            size,
+            mtime: mtime.cast_signed(),
+            ctime: ctime.cast_signed(),
         };
-        (
-            stamp,
-            ObjectId::from_bytes(*row.last_chunk().expect("because rows end with the id")),
-        )
+        (stamp, ObjectId::from_bytes(*id))
     };
-    Some(rows.iter().map(row).collect())
+    let ids = ids.as_chunks::<{ ObjectId::LEN }>().0.iter();
+    Some(ids.enumerate().map(&mut row).collect())
 }
 
 #[cfg(test)]
@@ -154,14 +179,33 @@ mod tests {
             (stamp(5), ObjectId::of(b"a")),
             (Stamp { ino: 9, ..stamp(6) }, ObjectId::of(b"b")),
         ];
-        let good = encode(&rows);
+        let good = encode(&rows).unwrap();
         assert_eq!(decode(&good).unwrap(), HashMap::from(rows));
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
             assert!(decode(&bad).is_none(), "byte {at}");
-            assert!(decode(&good[..at]).is_none() || at == 0, "cut at {at}");
+            assert!(decode(&good[..at]).is_none(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_row_takes_little_more_than_the_name_of_its_object() {
+        let row = |n: u64| {
+            let stamp = Stamp {
+                dev: 1,
+                ino: 1000 + n,
+                size: (n * n) % 100_000,
+                mtime: 1_700_000_000_000_000_000,
+                ctime: 1_700_000_000_000_000_000 + (n * n * 7919).cast_signed(),
+            };
+            (stamp, ObjectId::of(&n.to_le_bytes()))
+        };
+        let rows: Vec<_> = (0..10_000).map(row).collect();
+        let bytes = encode(&rows).unwrap();
+        assert!(bytes.len() < 42 * rows.len(), "{}", bytes.len());
+        assert_eq!(decode(&bytes).unwrap(), HashMap::from_iter(rows));
+        assert_eq!(decode(&encode(&[]).unwrap()).unwrap(), HashMap::new());
     }
 
     #[test]

@@ -144,6 +144,14 @@ pub fn import_packages(
             missing.push(named);
         }
     }
+    // Of the parent's files, only those of packages that are new or gone may have moved.
+    let stay: Vec<&Record> = known
+        .iter()
+        .filter_map(|(_, record)| record.as_ref())
+        .collect();
+    if !stay.is_empty() {
+        txn.announce_paths(stay.iter().flat_map(|record| record.file_paths()));
+    }
     let stored = store::store(txn, &missing, options, monitor)?;
     let stored: Vec<_> = stored.into_iter().map(Arc::new).collect();
     let imported = known.into_iter().map(|(named, record)| {

@@ -102,6 +102,12 @@ impl Record {
         })
     }
 
+    /// The paths of files, in order.
+    pub fn file_paths(&self) -> impl Iterator<Item = &str> {
+        let files = self.entries.iter();
+        files.filter_map(|(path, item)| matches!(item, Item::File(_)).then_some(path.as_str()))
+    }
+
     /// The record's bytes, without the file objects. The entries must be in order.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.entries.len() * 20);

@@ -7,5 +7,6 @@ mod fixtures;
 mod forge;
 mod hostile;
 mod import;
+mod moved;
 mod setcap;
 mod support;
