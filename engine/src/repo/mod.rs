@@ -14,7 +14,6 @@ pub(crate) mod restore;
 mod split;
 pub(crate) mod transaction;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -28,6 +27,7 @@ use crate::object::{Commit, DecodeError, DirMeta, Dirtree, FileHeader, FileObjec
 use crate::pack::recipe::Piece;
 use crate::pack::{EntryKind, Key, part_count};
 use crate::refs::{RefUpdate, Refs, RefsFile};
+use crate::store::copies::PlainCopy;
 use crate::store::group::{Group, Read};
 use crate::store::{CacheCounts, Found, Store, lock};
 
@@ -306,7 +306,7 @@ impl Repository {
     }
 
     /// A plain copy of a payload in the repository's cache, open for reading; made if there is none.
-    pub fn plain_copy(&self, id: &PayloadId, size: u64) -> Result<Arc<File>> {
+    pub fn plain_copy(&self, id: &PayloadId, size: u64) -> Result<PlainCopy> {
         self.store.plain_copy(Piece { id: *id, size })
     }
 
