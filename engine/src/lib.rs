@@ -39,4 +39,5 @@ pub use repo::ingest::{Body, NewFile};
 pub use repo::transaction::WriteReport;
 pub use repo::{Import, ReindexReport, Repository, Transaction};
 pub use store::cache::CacheCounts;
+pub use store::copies::PlainCopy;
 pub use store::group::{Group, Member, Read};

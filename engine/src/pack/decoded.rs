@@ -56,6 +56,16 @@ impl DecodedBlock {
         &self.raw[entry.start as usize..(entry.start + entry.len) as usize]
     }
 
+    /// The bytes of all entries.
+    pub(crate) fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
+    /// Whether everything has been read.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.left.load(Relaxed) == 0
+    }
+
     /// Memory that the block holds, in bytes.
     pub(crate) fn weight(&self) -> usize {
         self.raw.capacity() + self.entries.capacity() * size_of::<Entry>() + size_of::<Self>()

@@ -15,7 +15,6 @@ pub(crate) mod restore;
 mod split;
 pub(crate) mod transaction;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -29,6 +28,7 @@ use crate::object::{Commit, DecodeError, DirMeta, Dirtree, FileHeader, FileObjec
 use crate::pack::recipe::Piece;
 use crate::pack::{EntryKind, Key, part_count};
 use crate::refs::{RefUpdate, Refs, RefsFile};
+use crate::store::copies::PlainCopy;
 use crate::store::group::{Group, Read};
 use crate::store::{CacheCounts, Found, Store, lock};
 
@@ -307,7 +307,7 @@ impl Repository {
     }
 
     /// A plain copy of a payload in the repository's cache, open for reading; made if there is none.
-    pub fn plain_copy(&self, id: &PayloadId, size: u64) -> Result<Arc<File>> {
+    pub fn plain_copy(&self, id: &PayloadId, size: u64) -> Result<PlainCopy> {
         self.store.plain_copy(Piece { id: *id, size })
     }
 

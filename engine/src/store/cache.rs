@@ -1,14 +1,18 @@
 //! Decoded blocks, least recently used first to go, within a byte budget.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use lru::LruCache;
 
 use super::lock;
+use super::spill::Spill;
 use crate::error::Result;
 use crate::id::PackId;
+use crate::index::Location;
+use crate::pack::Key;
 use crate::pack::decoded::DecodedBlock;
 
 /// A pack, the offset of a block in it, and for what was made from a delta or a recipe the
@@ -20,6 +24,8 @@ pub(crate) struct BlockCache {
     budget: usize,
     state: Mutex<State>,
     decoded: Condvar,
+    /// Where blocks go that were not read to the end.
+    spill: Spill,
     hits: AtomicU64,
     misses: AtomicU64,
     decoded_bytes: AtomicU64,
@@ -46,7 +52,7 @@ struct State {
 }
 
 impl BlockCache {
-    pub(crate) fn new(budget: usize) -> Self {
+    pub(crate) fn new(budget: usize, repo: &Path) -> Self {
         let state = State {
             blocks: LruCache::unbounded(),
             bytes: 0,
@@ -56,6 +62,7 @@ impl BlockCache {
             budget,
             state: Mutex::new(state),
             decoded: Condvar::new(),
+            spill: Spill::new(repo),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             decoded_bytes: AtomicU64::new(0),
@@ -82,6 +89,28 @@ impl BlockCache {
         found
     }
 
+    /// Bytes of a small payload from `skip` on, if its block left the cache for the file: how many
+    /// were copied to `buf`.
+    pub(crate) fn read_spilled(
+        &self,
+        at: &Location,
+        key: &Key,
+        skip: usize,
+        buf: &mut [u8],
+    ) -> Option<usize> {
+        if lock(&self.state)
+            .blocks
+            .contains(&(at.pack, at.offset, None))
+        {
+            return None;
+        }
+        let found = self
+            .spill
+            .read((at.pack, at.offset), (at.entry, key), skip, buf);
+        self.hits.fetch_add(u64::from(found.is_some()), Relaxed);
+        found
+    }
+
     /// Forgets a block.
     pub(crate) fn remove(&self, key: &BlockKey) {
         let mut state = lock(&self.state);
@@ -100,10 +129,18 @@ impl BlockCache {
             state.bytes -= old.weight();
         }
         // The newest stays even if it is larger than the budget: its maker is about to read it.
+        let mut evicted = Vec::new();
         while state.bytes > self.budget && state.blocks.len() > 1 {
-            match state.blocks.pop_lru() {
-                Some((_, old)) => state.bytes -= old.weight(),
-                None => break,
+            let Some((key, old)) = state.blocks.pop_lru() else {
+                break;
+            };
+            state.bytes -= old.weight();
+            evicted.push((key, old));
+        }
+        drop(state);
+        for ((pack, offset, entry), old) in evicted {
+            if entry.is_none() {
+                self.spill.put((pack, offset), &old);
             }
         }
         block

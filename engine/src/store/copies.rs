@@ -8,7 +8,7 @@
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,8 @@ use std::time::SystemTime;
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 
-use super::lock;
+use super::payload::part_key;
+use super::{Store, lock};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
 use crate::pack::recipe::Piece;
@@ -34,10 +35,61 @@ const SPACE_SHARE: u64 = 4;
 /// Numbers the temporary files of this process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// Payloads that take long to make are copied from this size on.
+const SLOW_MIN: u64 = 1 << 20;
+
+/// A plain copy, open for reading.
+#[derive(Debug, Clone)]
+pub struct PlainCopy {
+    path: Arc<Path>,
+    file: Arc<File>,
+}
+
+impl PlainCopy {
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Fills the buffer from an offset on, where there are as many bytes.
+    pub(super) fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        self.file.read_exact_at(buf, offset).at(&*self.path)?;
+        Ok(buf.len())
+    }
+}
+
+impl Store {
+    /// A plain copy of a payload, made if there is none.
+    pub(crate) fn plain_copy(&self, of: Piece) -> Result<PlainCopy> {
+        let read = |at, buf: &mut [u8]| self.read_payload(&of.id, of.size, at, buf);
+        self.copies.get_or_make(of, read)
+    }
+
+    /// A plain copy of a payload that is made by recompression: that takes seconds, and every read
+    /// of a part needs all of it. `None` for others, and where there is no place for a copy.
+    pub(super) fn copy_of_slow(&self, of: Piece) -> Result<Option<PlainCopy>> {
+        if of.size < SLOW_MIN {
+            return Ok(None);
+        }
+        if let Some(copy) = self.copies.opened(&of.id) {
+            return Ok(Some(copy));
+        }
+        if self.locate(&part_key(&of.id, 0))?.is_some() || self.plain_form(of)?.is_none() {
+            return Ok(None);
+        }
+        match self.plain_copy(of) {
+            Ok(copy) => Ok(Some(copy)),
+            // If it is the payload that cannot be read, the next attempt tells.
+            Err(Error::Io { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Copies {
     dir: PathBuf,
-    open: Mutex<LruCache<PayloadId, Arc<File>>>,
+    open: Mutex<LruCache<PayloadId, PlainCopy>>,
     /// Held by the one who makes a copy: who wants the same finds it afterwards.
     making: Mutex<()>,
 }
@@ -52,10 +104,15 @@ impl Copies {
         }
     }
 
+    /// The copy, if this process has it open.
+    fn opened(&self, id: &PayloadId) -> Option<PlainCopy> {
+        lock(&self.open).get(id).cloned()
+    }
+
     /// The copy, if there is one.
-    pub(crate) fn get(&self, of: Piece) -> Option<Arc<File>> {
-        if let Some(file) = lock(&self.open).get(&of.id) {
-            return Some(Arc::clone(file));
+    fn get(&self, of: Piece) -> Option<PlainCopy> {
+        if let Some(copy) = self.opened(&of.id) {
+            return Some(copy);
         }
         let path = self.path(&of.id);
         let file = File::open(&path).ok()?;
@@ -66,15 +123,15 @@ impl Copies {
         }
         // Used just now; if this cannot be noted, it only goes earlier.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
-        Some(self.keep(of.id, file))
+        Some(self.keep(of.id, path, file))
     }
 
     /// The copy, made by reading the payload if there is none. `read` reads like `pread`.
-    pub(crate) fn get_or_make(
+    fn get_or_make(
         &self,
         of: Piece,
         read: impl FnMut(u64, &mut [u8]) -> Result<usize>,
-    ) -> Result<Arc<File>> {
+    ) -> Result<PlainCopy> {
         if let Some(file) = self.get(of) {
             return Ok(file);
         }
@@ -90,7 +147,7 @@ impl Copies {
             .join(format!("{}-{number}.tmp", std::process::id()));
         let made = self.make(of, read, &temporary);
         let file = made.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-        Ok(self.keep(of.id, file))
+        Ok(self.keep(of.id, self.path(&of.id), file))
     }
 
     fn make(
@@ -127,10 +184,13 @@ impl Copies {
         File::open(&path).at(&path)
     }
 
-    fn keep(&self, id: PayloadId, file: File) -> Arc<File> {
-        let file = Arc::new(file);
-        lock(&self.open).put(id, Arc::clone(&file));
-        file
+    fn keep(&self, id: PayloadId, path: PathBuf, file: File) -> PlainCopy {
+        let copy = PlainCopy {
+            path: path.into(),
+            file: Arc::new(file),
+        };
+        lock(&self.open).put(id, copy.clone());
+        copy
     }
 
     fn path(&self, id: &PayloadId) -> PathBuf {
@@ -217,10 +277,9 @@ mod tests {
         }
     }
 
-    fn content(mut file: &File) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        io::Seek::seek(&mut file, io::SeekFrom::Start(0)).unwrap();
-        file.read_to_end(&mut bytes).unwrap();
+    fn content(copy: &PlainCopy) -> Vec<u8> {
+        let mut bytes = vec![0; copy.file().metadata().unwrap().len() as usize];
+        copy.read_at(&mut bytes, 0).unwrap();
         bytes
     }
 

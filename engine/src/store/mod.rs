@@ -5,9 +5,9 @@ pub(crate) mod cache;
 pub(crate) mod copies;
 pub(crate) mod group;
 pub(crate) mod payload;
+mod spill;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -24,7 +24,6 @@ use crate::index::set::{Index, IndexPaths};
 use crate::index::{Location, ObjectIndex};
 use crate::pack::decoded::DecodedBlock;
 use crate::pack::reader::{Entry, PackReader};
-use crate::pack::recipe::Piece;
 use crate::pack::{BlockClass, Key};
 
 /// Open file descriptors kept for packs.
@@ -96,7 +95,7 @@ impl Store {
             index,
             packs,
             sizes: Mutex::default(),
-            cache: BlockCache::new(CACHE_BYTES),
+            cache: BlockCache::new(CACHE_BYTES, repo),
             copies: Copies::new(repo),
         })
     }
@@ -111,12 +110,6 @@ impl Store {
         if group.block.note_done(entry) {
             self.cache.remove(&group.key);
         }
-    }
-
-    /// A plain copy of a payload, made if there is none.
-    pub(crate) fn plain_copy(&self, of: Piece) -> Result<Arc<File>> {
-        let read = |at, buf: &mut [u8]| self.read_payload(&of.id, of.size, at, buf);
-        self.copies.get_or_make(of, read)
     }
 
     pub(crate) fn paths(&self) -> &IndexPaths {

@@ -96,7 +96,10 @@ impl Store {
     pub(crate) fn read_grouped(&self, of: Piece, offset: u64, buf: &mut [u8]) -> Result<Read> {
         let wanted = (buf.len() as u64).min(of.size.saturating_sub(offset)) as usize;
         if of.size > GROUPED_MAX || wanted == 0 {
-            let len = self.read_nested(of, offset, buf, Way::OUTERMOST)?;
+            let len = match self.copy_of_slow(of)? {
+                Some(copy) => copy.read_at(&mut buf[..wanted], offset)?,
+                None => self.read_nested(of, offset, buf, Way::OUTERMOST)?,
+            };
             return Ok(Read { len, group: None });
         }
         let (len, found) = self.read_cached(of, offset, &mut buf[..wanted], Way::OUTERMOST)?;
@@ -139,7 +142,15 @@ impl Store {
     ) -> Result<(usize, Option<Found>)> {
         let (part, start, len) = part_at(of.size, at);
         let skip = (at - start) as usize;
-        let Some(found) = self.get_nested(&part_key(&of.id, part), way)? else {
+        let key = part_key(&of.id, part);
+        if of.size <= GROUPED_MAX
+            && let Some(place) = self.locate(&key)?
+            && let Some(n) = self.cache.read_spilled(&place, &key, skip, buf)
+            && n as u64 == (len - skip as u64).min(buf.len() as u64)
+        {
+            return Ok((n, None));
+        }
+        let Some(found) = self.get_nested(&key, way)? else {
             return Ok((self.read_by_recipe(of, at, buf, way)?, None));
         };
         let bytes = found.bytes();
@@ -235,11 +246,18 @@ impl Store {
             .map_err(|what| self.corrupt(format!("recipe of payload {}: {what}", of.id)))?;
         match recipe {
             Recipe::Concat(concat) => {
-                let piece = concat.piece_at(at).filter(|_| concat.size() == of.size);
-                let (start, piece) = piece.ok_or_else(|| {
-                    self.corrupt(format!("recipe of payload {} has another size", of.id))
-                })?;
-                self.read_nested(piece, at - start, buf, way.deeper())
+                if concat.size() != of.size {
+                    let id = of.id;
+                    return Err(self.corrupt(format!("recipe of payload {id} has another size")));
+                }
+                let mut done = 0;
+                while done < buf.len()
+                    && let Some((start, piece)) = concat.piece_at(at + done as u64)
+                {
+                    let skip = at + done as u64 - start;
+                    done += self.read_nested(piece, skip, &mut buf[done..], way.deeper())?;
+                }
+                Ok(done)
             }
             Recipe::Recode { plain, how } => {
                 let whole = self.derived(&at_pack, way, || {

@@ -15,6 +15,7 @@ mod layering;
 mod objects;
 mod online;
 mod prune;
+mod reading;
 mod repack;
 mod repair;
 mod support;

@@ -9,10 +9,8 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, ReplyOpen};
-use grove_engine::PayloadId;
+use grove_engine::{PayloadId, PlainCopy};
 use lru::LruCache;
-
-use crate::view::PlainCopy;
 
 /// Registrations kept for files that are not open: registering costs two system calls.
 const KEPT: usize = 128;
@@ -41,7 +39,12 @@ impl Backings {
     }
 
     /// Answers an OPEN; without a copy, or where the kernel refuses it, as if there were no passthrough.
-    pub(super) fn open(&self, number: INodeNo, copy: Option<&PlainCopy>, reply: ReplyOpen) {
+    pub(super) fn open(
+        &self,
+        number: INodeNo,
+        copy: Option<&(PayloadId, PlainCopy)>,
+        reply: ReplyOpen,
+    ) {
         let mut open = lock(&self.open);
         let opened = open.entry(number.0).or_insert_with(|| Opened {
             count: 0,
@@ -69,13 +72,17 @@ impl Backings {
         }
     }
 
-    fn register(&self, copy: &PlainCopy, reply: &ReplyOpen) -> io::Result<Arc<BackingId>> {
+    fn register(
+        &self,
+        (payload, copy): &(PayloadId, PlainCopy),
+        reply: &ReplyOpen,
+    ) -> io::Result<Arc<BackingId>> {
         let mut ids = lock(&self.ids);
-        if let Some(id) = ids.get(&copy.payload) {
+        if let Some(id) = ids.get(payload) {
             return Ok(Arc::clone(id));
         }
-        let id = Arc::new(reply.open_backing(&copy.file)?);
-        ids.put(copy.payload, Arc::clone(&id));
+        let id = Arc::new(reply.open_backing(copy.file())?);
+        ids.put(*payload, Arc::clone(&id));
         Ok(id)
     }
 }

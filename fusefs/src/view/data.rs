@@ -1,8 +1,8 @@
 //! Contents of files: reads, what was decoded along with them, and plain copies.
 
-use grove_engine::{CacheCounts, Group, Member, Read};
+use grove_engine::{CacheCounts, Group, Member, PayloadId, PlainCopy, Read};
 
-use super::{Node, PlainCopy, Result, Source, View, ViewError, object_error};
+use super::{Node, Result, Source, View, ViewError, object_error};
 use crate::prefetch::Contents;
 use crate::push::Files;
 
@@ -45,8 +45,9 @@ impl<S: Source> View<S> {
         Ok(read)
     }
 
-    /// A plain copy of a large regular file, made if there is none; `None` for other files.
-    pub fn plain_copy(&self, number: u64) -> Result<Option<PlainCopy>> {
+    /// A plain copy of a large regular file, made if there is none, and what it is a copy of; `None`
+    /// for other files.
+    pub fn plain_copy(&self, number: u64) -> Result<Option<(PayloadId, PlainCopy)>> {
         let node = self.node(number)?;
         if !matches!(node, Node::File(_) | Node::PathFile(_)) {
             return Ok(None);
@@ -58,7 +59,7 @@ impl<S: Source> View<S> {
         let copy = self.source.plain_copy(&file);
         let copy =
             copy.map_err(|source| object_error(self.path(number), "file", file.id, source))?;
-        Ok(copy.map(|file| PlainCopy { payload, file }))
+        Ok(copy.map(|copy| (payload, copy)))
     }
 }
 

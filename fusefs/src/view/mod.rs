@@ -51,7 +51,7 @@ pub use error::ViewError;
 use live::Live;
 pub use source::Source;
 use tree::{At, PathFile, TreeDir};
-pub use types::{Attr, Entry, Item, Lifetime, Lookup, PlainCopy, Usage, What};
+pub use types::{Attr, Entry, Item, Lifetime, Lookup, Usage, What};
 
 /// Longest name that is looked for, in bytes.
 pub const NAME_MAX: usize = 255;

@@ -1,12 +1,13 @@
 //! Where a view takes its data from.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use grove_engine::fs::lease::Lease;
 use grove_engine::object::{Commit, DirMeta, Dirtree, FileObject};
-use grove_engine::{CacheCounts, Group, ObjectId, ObjectKind, Read, Refs, Repository, Result};
+use grove_engine::{
+    CacheCounts, Group, ObjectId, ObjectKind, PlainCopy, Read, Refs, Repository, Result,
+};
 
 /// What a view needs of a repository. Called from many threads at once.
 pub trait Source: Send + Sync + 'static {
@@ -38,7 +39,7 @@ pub trait Source: Send + Sync + 'static {
     /// Nobody will ask for this payload of a block any more.
     fn note_done(&self, _group: &Group, _number: usize) {}
     /// A plain copy of a file's payload, made if there is none. `None` where there are no copies.
-    fn plain_copy(&self, _file: &FileObject) -> Result<Option<Arc<File>>> {
+    fn plain_copy(&self, _file: &FileObject) -> Result<Option<PlainCopy>> {
         Ok(None)
     }
     /// What the cache of decoded blocks was asked for so far.
@@ -99,7 +100,7 @@ impl Source for Repository {
     fn note_done(&self, group: &Group, number: usize) {
         Self::note_done(self, group, number);
     }
-    fn plain_copy(&self, file: &FileObject) -> Result<Option<Arc<File>>> {
+    fn plain_copy(&self, file: &FileObject) -> Result<Option<PlainCopy>> {
         let copy = |payload| Self::plain_copy(self, &payload, file.size);
         file.payload.map(copy).transpose()
     }
