@@ -2,14 +2,14 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 # Debian packages that the tests use beside the Rust toolchain.
-PACKAGES := gcc libc6-dev ostree rpm rpm2cpio cpio createrepo-c fuse3 attr libcap2-bin xz-utils zstd bzip2
+PACKAGES := gcc libc6-dev ostree rpm rpm2cpio cpio createrepo-c fuse3 attr libcap2-bin xz-utils zstd bzip2 rsync
 MAX_LINES := 800
 MAX_LOCKED := 240
 # Continuous integration runs the benchmarks only to see that they run.
 BENCH := release
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: help setup fmt lint test demo bench-small docs ci
+.PHONY: help setup fmt lint test demo bench-small suites docs ci
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -48,6 +48,11 @@ demo: setup ## Packages to commits to a mounted directory, and what differs
 bench-small: ## Grove beside the tools installed here, on small inputs
 	$(CARGO) build --workspace --bins --locked --profile $(BENCH)
 	$(TARGET)/$(BENCH:dev=debug)/scenario all --small
+	$(TARGET)/$(BENCH:dev=debug)/scenario soak --minutes 0.5
+
+suites: setup ## Suites of others above a mount: pjdfstest, if it is installed
+	$(CARGO) build --workspace --bins --locked
+	@scripts/pjdfstest.sh $(TARGET)/debug
 
 docs: ## Build the documentation of the crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked

@@ -143,29 +143,44 @@ impl Job {
     }
 
     fn content(&self, left: &Path, right: &Path, path: &Path) -> Result<()> {
-        let (mut a, mut b) = (File::open(left).at(left)?, File::open(right).at(right)?);
-        let (mut x, mut y) = (vec![0; 1 << 17], vec![0; 1 << 17]);
-        let mut offset = 0;
-        loop {
-            let (n, m) = (
-                fill(&mut a, &mut x).at(left)?,
-                fill(&mut b, &mut y).at(right)?,
-            );
-            let (x, y) = (
-                x.get(..n).unwrap_or_default(),
-                y.get(..m).unwrap_or_default(),
-            );
-            if x != y {
-                let same = x.iter().zip(y).take_while(|(x, y)| x == y).count();
-                self.note(path, &format!("content differs at byte {}", offset + same));
-                return Ok(());
-            }
-            if n == 0 {
-                return Ok(());
-            }
-            offset += n;
-            self.bytes.fetch_add(n as u64, Relaxed);
+        let each = |bytes| {
+            self.bytes.fetch_add(bytes, Relaxed);
+        };
+        if let Some(at) = first_difference(left, right, &each)? {
+            self.note(path, &format!("content differs at byte {at}"));
         }
+        Ok(())
+    }
+}
+
+/// Whether two files of one size hold the same bytes.
+pub(crate) fn same_content(left: &Path, right: &Path) -> Result<bool> {
+    Ok(first_difference(left, right, &|_| {})?.is_none())
+}
+
+/// Where two files differ first; `each` gets numbers of bytes that are the same.
+fn first_difference(left: &Path, right: &Path, each: &dyn Fn(u64)) -> Result<Option<u64>> {
+    let (mut a, mut b) = (File::open(left).at(left)?, File::open(right).at(right)?);
+    let (mut x, mut y) = (vec![0; 1 << 17], vec![0; 1 << 17]);
+    let mut offset = 0;
+    loop {
+        let (n, m) = (
+            fill(&mut a, &mut x).at(left)?,
+            fill(&mut b, &mut y).at(right)?,
+        );
+        let (x, y) = (
+            x.get(..n).unwrap_or_default(),
+            y.get(..m).unwrap_or_default(),
+        );
+        if x != y {
+            let same = x.iter().zip(y).take_while(|(x, y)| x == y).count();
+            return Ok(Some(offset + same as u64));
+        }
+        if n == 0 {
+            return Ok(None);
+        }
+        offset += n as u64;
+        each(n as u64);
     }
 }
 
@@ -189,9 +204,10 @@ fn names(dir: &Path) -> Result<BTreeSet<OsString>> {
 }
 
 /// Names and values, sorted.
-type Attributes = Vec<(OsString, Vec<u8>)>;
+pub(crate) type Attributes = Vec<(OsString, Vec<u8>)>;
 
-fn xattrs(path: &Path) -> Result<Attributes> {
+/// Extended attributes of an entry, those with a value.
+pub(crate) fn xattrs(path: &Path) -> Result<Attributes> {
     let mut list = vec![0; 1 << 16];
     let len = match rustix::fs::llistxattr(path, &mut list) {
         Ok(len) => len,

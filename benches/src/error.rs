@@ -59,6 +59,32 @@ pub enum Error {
         #[source]
         source: grove_engine::Error,
     },
+    /// A client was started with arguments that mean nothing.
+    #[error("no client is called by {arguments:?}")]
+    UnknownAct {
+        /// The arguments.
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// A client met what it cannot measure.
+    #[error("{what}")]
+    Client {
+        /// What it met.
+        what: &'static str,
+    },
+    /// Images that were kept are of another tree.
+    #[error("{} was made of another tree ({made_of}): remove it, or name another directory with --keep", path.display())]
+    OtherTree {
+        /// The directory of images.
+        path: PathBuf,
+        /// What it was made of.
+        made_of: String,
+    },
+    /// A file system is still there after it was unmounted.
+    #[error("the server of {} goes on after it was unmounted: what is measured next would not be cold", path.display())]
+    StillServed {
+        /// Where it was mounted.
+        path: PathBuf,
+    },
     /// A program that everything needs is missing.
     #[error("no {program} at {}: build it with 'cargo build --release', or name it with --grove", path.display())]
     NoProgram {

@@ -4,14 +4,17 @@
 //! the program `scenario`, which runs `grove` and the peers that are installed on the same input in one
 //! run, and writes down what each command used, stored and answered.
 
+pub mod client;
 pub mod compare;
 pub mod error;
 pub mod machine;
 pub mod measure;
 pub mod plot;
+pub mod processes;
 pub mod record;
 pub mod render;
 pub mod scenario;
+pub mod soak;
 pub mod tools;
 pub mod walk;
 pub mod workload;

@@ -20,6 +20,14 @@ pub fn describe() -> String {
     )
 }
 
+/// Which processors may be used.
+pub fn placement() -> String {
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let allowed = field("/proc/self/status", "Cpus_allowed_list").unwrap_or_default();
+    let online = online.trim();
+    format!("processors {allowed} of {online} allowed; clients and servers are pinned to none")
+}
+
 /// Load averages over 1, 5 and 15 minutes.
 pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();

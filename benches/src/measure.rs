@@ -211,7 +211,8 @@ pub fn help(result: &Path, program: &OsStr, args: &[OsString]) -> Result<u8> {
         .unwrap_or(125))
 }
 
-fn seconds(time: TimeVal) -> f64 {
+/// A time in seconds.
+pub(crate) fn seconds(time: TimeVal) -> f64 {
     time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
 }
 

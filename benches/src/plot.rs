@@ -1,9 +1,10 @@
-//! A plot of what repositories hold after each release, as SVG.
+//! Plots as SVG: what repositories hold after each release, what servers hold over time.
 
 use std::fmt::Write as _;
 
 use crate::record::{RELEASE, Record};
 use crate::render::medians;
+use crate::soak::Sample;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;
@@ -41,7 +42,29 @@ pub fn stored(record: &Record, title: &str) -> Option<String> {
     }
     // The order of the legend is that of the last values.
     lines.sort_by(|a, b| b.last().total_cmp(&a.last()).then(a.tool.cmp(b.tool)));
-    (steps.len() > 1).then(|| draw(&steps, &lines, title))
+    (steps.len() > 1).then(|| draw(&steps, &lines, &format!("Stored MiB by release: {title}")))
+}
+
+/// Memory of servers over time; `None` without two samples.
+pub fn memory(samples: &[Sample], title: &str) -> Option<String> {
+    let steps: Vec<String> = samples
+        .iter()
+        .map(|sample| format!("{:.0} s", sample.seconds))
+        .collect();
+    let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+    let line = |tool, bytes: fn(&Sample) -> u64| Line {
+        tool,
+        points: samples
+            .iter()
+            .map(|sample| bytes(sample) as f64 / MIB)
+            .enumerate()
+            .collect(),
+    };
+    let lines = [
+        line("resident", |sample| sample.resident_bytes),
+        line("anonymous", |sample| sample.anonymous_bytes),
+    ];
+    (steps.len() > 1).then(|| draw(&steps, &lines, &format!("MiB of the servers: {title}")))
 }
 
 #[derive(Debug)]
@@ -77,13 +100,7 @@ fn draw(steps: &[&str], lines: &[Line<'_>], title: &str) -> String {
          font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    text(
-        &mut out,
-        left,
-        22.0,
-        "start",
-        &format!("Stored MiB by release: {title}"),
-    );
+    text(&mut out, left, 22.0, "start", title);
     let step = grid_step(top);
     let mut value = 0.0;
     while value <= top {
@@ -183,6 +200,26 @@ mod tests {
         for wanted in ["ostree 40<", "grove 12<", "a &amp; b", ">month 2<"] {
             assert!(svg.contains(wanted), "{wanted} in {svg}");
         }
+    }
+
+    #[test]
+    fn memory_has_a_line_for_all_of_it_and_one_for_what_no_file_is_behind() {
+        let sample = |second: u64| Sample {
+            seconds: second as f64,
+            anonymous_bytes: second << 20,
+            resident_bytes: (2 * second) << 20,
+            ..Sample::default()
+        };
+        let svg = memory(&[sample(0), sample(1), sample(2)], "a soak").unwrap();
+        for wanted in [
+            "resident 4<",
+            "anonymous 2<",
+            ">2 s<",
+            "MiB of the servers: a soak",
+        ] {
+            assert!(svg.contains(wanted), "{wanted} in {svg}");
+        }
+        assert_eq!(memory(&[sample(0)], ""), None);
     }
 
     #[test]

@@ -37,6 +37,21 @@ pub struct Row {
     pub added_bytes: Option<i64>,
     /// Checksum of the commit that was made.
     pub checksum: Option<String>,
+    /// Processor time of the processes that serve the file system.
+    #[serde(default)]
+    pub server_seconds: Option<f64>,
+    /// Processor time of threads of the kernel that work for it: loop devices, decompression.
+    #[serde(default)]
+    pub kernel_seconds: Option<f64>,
+    /// The middle of the times of single reads.
+    #[serde(default)]
+    pub p50_seconds: Option<f64>,
+    /// 99 of 100 single reads were not slower.
+    #[serde(default)]
+    pub p99_seconds: Option<f64>,
+    /// System calls by which the servers read: requests of the kernel, and of their own files.
+    #[serde(default)]
+    pub server_reads: Option<u64>,
     /// Anything else.
     pub note: String,
     /// The command line.
@@ -44,9 +59,10 @@ pub struct Row {
 }
 
 impl Row {
-    /// Processor time in seconds.
+    /// Processor time in seconds, of the command and of whoever served it.
     pub fn cpu_seconds(&self) -> f64 {
-        self.user_seconds + self.system_seconds
+        let others = [self.server_seconds, self.kernel_seconds];
+        self.user_seconds + self.system_seconds + others.into_iter().flatten().sum::<f64>()
     }
 }
 
@@ -151,9 +167,11 @@ mod tests {
             user_seconds: 0.25,
             stored_bytes: Some(7),
             added_bytes: Some(-1),
+            server_seconds: Some(0.5),
             ..Row::default()
         });
         record.rows.push(Row::default());
+        assert_eq!(record.rows[0].cpu_seconds(), 0.75);
         let file = tempfile::NamedTempFile::new().unwrap();
         record.save(file.path()).unwrap();
         record.facts[1].1 = "one two".into();

@@ -12,6 +12,12 @@ pub struct Median {
     pub first: Row,
     /// Its figures are the medians.
     pub figures: Row,
+    /// The least processor time of all repetitions.
+    pub least_cpu_seconds: f64,
+    /// The least wall time of all repetitions.
+    pub least_wall_seconds: f64,
+    /// How many there were.
+    pub repetitions: usize,
 }
 
 /// Medians of the rows of one scenario, steps in the order in which they first came.
@@ -47,9 +53,35 @@ fn median_of(group: &[&Row]) -> Option<Median> {
         added_bytes: first
             .added_bytes
             .map(|_| middle(group, |row| row.added_bytes.unwrap_or(0) as f64) as i64),
+        server_seconds: first
+            .server_seconds
+            .map(|_| middle(group, |row| row.server_seconds.unwrap_or(0.0))),
+        kernel_seconds: first
+            .kernel_seconds
+            .map(|_| middle(group, |row| row.kernel_seconds.unwrap_or(0.0))),
+        p50_seconds: first
+            .p50_seconds
+            .map(|_| middle(group, |row| row.p50_seconds.unwrap_or(0.0))),
+        p99_seconds: first
+            .p99_seconds
+            .map(|_| middle(group, |row| row.p99_seconds.unwrap_or(0.0))),
+        server_reads: first
+            .server_reads
+            .map(|_| middle(group, |row| row.server_reads.unwrap_or(0) as f64) as u64),
         ..first.clone()
     };
-    Some(Median { first, figures })
+    Some(Median {
+        first,
+        figures,
+        least_cpu_seconds: least(group, Row::cpu_seconds),
+        least_wall_seconds: least(group, |row| row.wall_seconds),
+        repetitions: group.len(),
+    })
+}
+
+fn least(group: &[&Row], figure: impl Fn(&Row) -> f64) -> f64 {
+    let values = group.iter().map(|row| figure(row));
+    values.fold(f64::INFINITY, f64::min)
 }
 
 fn middle(group: &[&Row], figure: impl Fn(&Row) -> f64) -> f64 {
@@ -63,13 +95,20 @@ fn middle(group: &[&Row], figure: impl Fn(&Row) -> f64) -> f64 {
     f64::midpoint(lower, upper)
 }
 
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 19] = [
     "step",
     "program",
     "CPU s",
     "user",
     "system",
+    "server",
+    "kernel",
     "wall s",
+    "least CPU",
+    "least wall",
+    "p50 ms",
+    "p99 ms",
+    "server reads",
     "CPU / grove",
     "peak MiB",
     "stored MiB",
@@ -85,11 +124,17 @@ fn grid(rows: &[Median]) -> Vec<Vec<String>> {
         ours.insert(&row.first.step, row.figures.cpu_seconds());
     }
     let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
-    for Median {
-        first,
-        figures: row,
-    } in rows
-    {
+    for median in rows {
+        let (first, row) = (&median.first, &median.figures);
+        // Where others than the command are measured, there are more repetitions than runs.
+        let repeated = row.server_seconds.is_some() && median.repetitions > 1;
+        let least = |value| {
+            if repeated {
+                seconds(value)
+            } else {
+                String::new()
+            }
+        };
         let ratio = ours
             .get(first.step.as_str())
             .filter(|_| first.tool != "grove");
@@ -100,7 +145,14 @@ fn grid(rows: &[Median]) -> Vec<Vec<String>> {
             seconds(row.cpu_seconds()),
             seconds(row.user_seconds),
             seconds(row.system_seconds),
+            row.server_seconds.map_or_else(String::new, seconds),
+            row.kernel_seconds.map_or_else(String::new, seconds),
             seconds(row.wall_seconds),
+            least(median.least_cpu_seconds),
+            least(median.least_wall_seconds),
+            row.p50_seconds.map_or_else(String::new, milliseconds),
+            row.p99_seconds.map_or_else(String::new, milliseconds),
+            row.server_reads.map_or_else(String::new, |n| n.to_string()),
             ratio.map_or_else(String::new, |ours| {
                 format!("{:.1}", row.cpu_seconds() / ours)
             }),
@@ -137,6 +189,10 @@ fn seconds(value: f64) -> String {
         v if v < 100.0 => format!("{v:.2}"),
         v => format!("{v:.1}"),
     }
+}
+
+fn milliseconds(value: f64) -> String {
+    format!("{:.3}", value * 1e3)
 }
 
 fn mib(bytes: f64) -> String {

@@ -77,22 +77,48 @@ pub(crate) fn compress(raw: &[u8], level: i32) -> io::Result<(Codec, Vec<u8>)> {
 }
 
 /// Decodes a block that must come out exactly `raw_len` bytes long.
-pub(crate) fn decompress(codec: Codec, stored: Vec<u8>, raw_len: usize) -> io::Result<Vec<u8>> {
-    let wrong = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+pub(crate) fn decompress(codec: Codec, stored: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
     let raw = match codec {
-        Codec::Raw => stored,
-        Codec::Zstd => DECOMPRESSOR.with_borrow_mut(|slot| {
-            if slot.is_none() {
-                *slot = Some(Decompressor::new()?);
-            }
-            let decompressor = slot.as_mut().expect("because it was just filled");
-            decompressor.decompress(&stored, raw_len)
-        })?,
+        Codec::Raw => stored.to_vec(),
+        Codec::Zstd => with_decompressor(|context| context.decompress(stored, raw_len))?,
     };
-    if raw.len() != raw_len {
-        return wrong("decoded size differs from the block header");
-    }
+    check_size(raw.len(), raw_len)?;
     Ok(raw)
+}
+
+/// Decodes a block that must fill `out` exactly. After an error `out` may hold anything.
+pub(crate) fn decompress_into(codec: Codec, stored: &[u8], out: &mut [u8]) -> io::Result<()> {
+    match codec {
+        Codec::Raw => {
+            check_size(stored.len(), out.len())?;
+            out.copy_from_slice(stored);
+            Ok(())
+        }
+        Codec::Zstd => {
+            let len = with_decompressor(|context| context.decompress_to_buffer(stored, out))?;
+            check_size(len, out.len())
+        }
+    }
+}
+
+/// Lends this thread's context: making one costs as much as decoding some ten KiB.
+fn with_decompressor<T>(
+    decode: impl FnOnce(&mut Decompressor<'static>) -> io::Result<T>,
+) -> io::Result<T> {
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = Some(Decompressor::new()?);
+        }
+        decode(slot.as_mut().expect("because it was just filled"))
+    })
+}
+
+fn check_size(found: usize, wanted: usize) -> io::Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    let what = "decoded size differs from what is recorded";
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
 /// Compresses with a prefix that the decoder must have, too. The frame carries a checksum, so a
@@ -109,26 +135,20 @@ pub(crate) fn compress_with_prefix(raw: &[u8], prefix: &[u8], level: i32) -> io:
     Ok(out)
 }
 
-/// Decodes what [`compress_with_prefix`] made; it must come out exactly `raw_len` bytes long.
+/// Decodes what [`compress_with_prefix`] made; it must fill `out` exactly. After an error `out` may
+/// hold anything.
 pub(crate) fn decompress_with_prefix(
     frame: &[u8],
     prefix: &[u8],
-    raw_len: usize,
-) -> io::Result<Vec<u8>> {
+    out: &mut [u8],
+) -> io::Result<()> {
+    // The context borrows the prefix, so it cannot outlive this call.
     let mut context = DCtx::create();
-    let mut out = Vec::with_capacity(raw_len);
-    context
+    let len = context
         .ref_prefix(prefix)
-        .and_then(|_| context.decompress(&mut out, frame))
+        .and_then(|_| context.decompress(out, frame))
         .map_err(zstd_error)?;
-    if out.len() == raw_len {
-        Ok(out)
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "decoded size differs from the delta record",
-        ))
-    }
+    check_size(len, out.len())
 }
 
 fn zstd_error(code: usize) -> io::Error {
@@ -148,13 +168,15 @@ mod tests {
         raw[77_777] ^= 1;
         let frame = compress_with_prefix(&raw, &base, LEVEL).unwrap();
         assert!(frame.len() < 200, "{}", frame.len());
-        assert_eq!(
-            decompress_with_prefix(&frame, &base, raw.len()).unwrap(),
-            raw
-        );
-        assert!(decompress_with_prefix(&frame, &base, raw.len() - 1).is_err());
-        assert!(decompress_with_prefix(&frame, &base[..base.len() - 1], raw.len()).is_err());
-        assert!(decompress_with_prefix(&frame[..20], &base, raw.len()).is_err());
+        let decode = |frame: &[u8], base: &[u8], len: usize| {
+            let mut out = vec![0; len];
+            decompress_with_prefix(frame, base, &mut out).map(|()| out)
+        };
+        assert_eq!(decode(&frame, &base, raw.len()).unwrap(), raw);
+        assert!(decode(&frame, &base, raw.len() - 1).is_err());
+        assert!(decode(&frame, &base, raw.len() + 1).is_err());
+        assert!(decode(&frame, &base[..base.len() - 1], raw.len()).is_err());
+        assert!(decode(&frame[..20], &base, raw.len()).is_err());
     }
 
     #[test]
@@ -175,14 +197,21 @@ mod tests {
         ] {
             let (found, stored) = compress(&raw, LEVEL).unwrap();
             assert_eq!(found, codec);
-            assert_eq!(decompress(found, stored, raw.len()).unwrap(), raw);
+            assert_eq!(decompress(found, &stored, raw.len()).unwrap(), raw);
+            let mut out = vec![0; raw.len()];
+            decompress_into(found, &stored, &mut out).unwrap();
+            assert_eq!(out, raw);
         }
     }
 
     #[test]
     fn a_wrong_size_is_an_error() {
-        let (codec, stored) = compress(&[7u8; 1000], LEVEL).unwrap();
-        assert!(decompress(codec, stored.clone(), 999).is_err());
-        assert!(decompress(codec, stored, 1001).is_err());
+        for raw in [vec![7u8; 1000], b"\x00\x01\x02".to_vec()] {
+            let (codec, stored) = compress(&raw, LEVEL).unwrap();
+            for wrong in [raw.len() - 1, raw.len() + 1] {
+                assert!(decompress(codec, &stored, wrong).is_err());
+                assert!(decompress_into(codec, &stored, &mut vec![0; wrong]).is_err());
+            }
+        }
     }
 }

@@ -38,3 +38,5 @@ pub use refs::{RefUpdate, Refs};
 pub use repo::ingest::{Body, NewFile};
 pub use repo::transaction::WriteReport;
 pub use repo::{Import, ReindexReport, Repository, Transaction};
+pub use store::cache::CacheCounts;
+pub use store::group::{Group, Member, Read};

@@ -17,22 +17,28 @@
 //!
 //! ```text
 //! mount (mount(2), fusermount3)  ->  adapter (fuser)  ->  view (inodes, listings, reads)  ->  image, Source
+//! daemon (many mounts, one session)  --^
 //! ```
 //!
 //! Mounting reads the commit and the head of its image, whatever the size of the rest.
 
 mod adapter;
 mod cache;
+pub mod daemon;
+mod descriptor;
 pub mod image;
 mod inode;
 mod mount;
+mod prefetch;
+mod push;
 mod stats;
+mod trace;
 pub mod view;
 
 pub use adapter::ErrorSink;
 pub use mount::{
-    MountError, MountOptions, Mounted, Result, Umount, Unmounter, clear_stale, is_stale, mount,
-    umount,
+    MountAttrs, MountError, MountInfo, MountOptions, MountUser, Mounted, Result, Umount, Unmounter,
+    clear_stale, is_stale, mount, mounts, overlay, umount,
 };
-pub use stats::Stats;
+pub use stats::{BUCKETS, DataStats, Histogram, Latencies, Stats};
 pub use view::{Numbering, What};

@@ -5,14 +5,18 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use grove_benches::error::At;
 use grove_benches::record::{FAILS, Record};
 use grove_benches::scenario::index::{self, INDEX};
-use grove_benches::scenario::mount::{READ, WALK};
 use grove_benches::scenario::{Options, Scenario, run};
-use grove_benches::{Result, measure, plot, render, walk};
+use grove_benches::{Result, client, measure, plot, render, soak};
+
+/// Files of a commit with very many.
+const MANY: u64 = 1_000_000;
+const SMALL_MANY: u64 = 10_000;
 
 /// Run whole commands of grove and of its peers side by side
 #[derive(Debug, Parser)]
@@ -28,8 +32,8 @@ enum Command {
     Commit(Args),
     /// Commit packages, again with everything imported, and the next release (--rpms, --second-rpms)
     Rpms(Args),
-    /// Mount a commit, walk and read it, compare it with the tree (--tree)
-    Mount(Args),
+    /// Walk and read a mounted commit beside other file systems with the same tree (--tree, --second)
+    Mount(MountArgs),
     /// Check a commit out (--tree, or --grove-repo and --ostree-repo)
     Checkout(Args),
     /// Check repositories (--tree, or --grove-repo and --ostree-repo)
@@ -40,6 +44,8 @@ enum Command {
     Store(StoreArgs),
     /// Make, open and ask the index of a large repository (--rows)
     Index(IndexArgs),
+    /// Read mounts for a long time beside commits, prunes, repacks, kills and damage (--minutes)
+    Soak(SoakArgs),
     /// Print docs/benchmarks.md, made of kept runs
     Report(ReportArgs),
 }
@@ -78,6 +84,30 @@ struct Args {
 }
 
 #[derive(Debug, clap::Args)]
+struct MountArgs {
+    /// The directory to commit
+    #[arg(long, value_name = "DIR", required_unless_present = "small")]
+    tree: Option<PathBuf>,
+    /// Its next version, for what two commits share
+    #[arg(long, value_name = "DIR")]
+    second: Option<PathBuf>,
+    /// Build small trees where none is named
+    #[arg(long)]
+    small: bool,
+    /// Where images and repositories of the trees are, or are made and kept [default: made anew]
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Files of a commit with very many; 0 for none [default: a million, of small trees 10,000]
+    #[arg(long, value_name = "N")]
+    many: Option<u64>,
+    /// The program to measure [default: grove beside this program]
+    #[arg(long, value_name = "FILE")]
+    grove: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
 struct StoreArgs {
     /// A release, as a directory; may be repeated, the oldest first
     #[arg(long, value_name = "DIR", required_unless_present = "months")]
@@ -108,6 +138,22 @@ struct IndexArgs {
     grove: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct SoakArgs {
+    /// How long
+    #[arg(long, value_name = "N", default_value_t = 60.0)]
+    minutes: f64,
+    /// The program to soak [default: grove beside this program]
+    #[arg(long, value_name = "FILE")]
+    grove: Option<PathBuf>,
+    /// Where to work, below a new directory [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// Write raw.csv, summary.md, memory.csv and memory.svg to this directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -156,31 +202,28 @@ fn own_child() -> Option<Result<ExitCode>> {
         [first, result, program, args @ ..] if first == measure::HELPER => {
             Some(measure::help(Path::new(result), program, args).map(ExitCode::from))
         }
-        [first, dir] if first == WALK => Some(walk::list(Path::new(dir)).map(answer)),
+        [first, args @ ..] if first == client::CLIENT => {
+            Some(client::child(args).map(|()| ExitCode::SUCCESS))
+        }
         [first, args @ ..] if first == INDEX => Some(index::child(args).map(|said| {
             println!("{said}");
             ExitCode::SUCCESS
         })),
-        [first, dir] if first == READ => Some(walk::read(Path::new(dir)).map(answer)),
         _ => None,
     }
-}
-
-fn answer(found: walk::Manifest) -> ExitCode {
-    println!("{found}");
-    ExitCode::SUCCESS
 }
 
 fn dispatch() -> Result<ExitCode> {
     let (options, common) = match Cli::parse().command {
         Command::Commit(args) => options(vec![Scenario::Commit], args),
         Command::Rpms(args) => options(vec![Scenario::Rpms], args),
-        Command::Mount(args) => options(vec![Scenario::Mount], args),
+        Command::Mount(args) => mount_options(args),
         Command::Checkout(args) => options(vec![Scenario::Checkout], args),
         Command::Fsck(args) => options(vec![Scenario::Fsck], args),
         Command::All(args) => options(Scenario::ALL.to_vec(), args),
         Command::Store(args) => store_options(args),
         Command::Index(args) => index_options(args),
+        Command::Soak(args) => return soak(args),
         Command::Report(args) => return report(&args),
     };
     let options = Options {
@@ -198,6 +241,28 @@ fn dispatch() -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
+fn soak(args: SoakArgs) -> Result<ExitCode> {
+    let options = soak::Options {
+        duration: Duration::from_secs_f64(args.minutes.clamp(0.0, 1e6) * 60.0),
+        grove: args.grove,
+        work: args.work,
+        command: command_line(),
+    };
+    let (record, samples) = soak::run(&options, &|line| eprintln!("{line}"))?;
+    print!("{}", render::text(&record));
+    if let Some(dir) = args.out {
+        save(&record, &dir)?;
+        let path = dir.join("memory.csv");
+        fs::write(&path, soak::samples_csv(&samples)).at(&path)?;
+        if let Some(svg) = plot::memory(&samples, &name(&dir)) {
+            let path = dir.join("memory.svg");
+            fs::write(&path, svg).at(&path)?;
+        }
+    }
+    let failed = record.values(FAILS).next().is_some();
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
 fn options(scenarios: Vec<Scenario>, args: Args) -> (Options, Common) {
     let options = Options {
         scenarios,
@@ -209,6 +274,22 @@ fn options(scenarios: Vec<Scenario>, args: Args) -> (Options, Common) {
         grove_repo: args.grove_repo,
         ostree_repo: args.ostree_repo,
         rev: args.rev,
+        many: if args.small { SMALL_MANY } else { MANY },
+        grove: args.grove,
+        ..Options::default()
+    };
+    (options, args.common)
+}
+
+fn mount_options(args: MountArgs) -> (Options, Common) {
+    let usual = if args.small { SMALL_MANY } else { MANY };
+    let options = Options {
+        scenarios: vec![Scenario::Mount],
+        tree: args.tree,
+        second: args.second,
+        small: args.small,
+        keep: args.keep,
+        many: args.many.unwrap_or(usual),
         grove: args.grove,
         ..Options::default()
     };
@@ -275,7 +356,9 @@ written by hand. Each run names its command, its inputs, the machine and the ver
 
 How to read the tables: *CPU* is user and system time of the command and all its children; *CPU / grove* is
 how many times that of `grove` in the same step; *peak* is the largest resident memory of any process of
-the command (not below about 4 MiB, the size of the measuring program); *stored* is the sum of the sizes of
+the command (not below about 4 MiB, the size of the measuring program); *server* is the processor time of the
+processes that serve a mount and *kernel* that of the kernel's own threads, both part of *CPU*; *least* is the
+best of all repetitions; *server reads* are read calls of the serving processes, requests among them; *stored* is the sum of the sizes of
 all files of the repository, *on disk* the blocks they occupy, *added* what the step added to *stored*.
 With several runs, figures are medians. Wall times depend on what else the machine did: see the load averages.
 

@@ -8,7 +8,7 @@ mod checkout;
 mod commit;
 mod fsck;
 pub mod index;
-pub mod mount;
+mod mount;
 mod rpms;
 mod small;
 mod store;
@@ -89,6 +89,10 @@ pub struct Options {
     pub ostree_repo: Option<PathBuf>,
     /// The commit of `tree` in repositories that are named.
     pub rev: Option<String>,
+    /// Where images of the trees are kept; made anew where this is not given.
+    pub keep: Option<PathBuf>,
+    /// How many files the commit of very many files has; none for no such commit.
+    pub many: u64,
     /// Releases to store one after the other.
     pub releases: Vec<PathBuf>,
     /// How many releases of the small distribution to build and store instead.
@@ -137,6 +141,9 @@ pub fn run(options: &Options, say: &dyn Fn(&str)) -> Result<Record> {
         bench.run_all()?;
         remove(&dir)?;
     }
+    if options.scenarios.contains(&Scenario::Mount) {
+        mount::judge(&mut record);
+    }
     record.fact("load average after", machine::load());
     Ok(record)
 }
@@ -156,6 +163,7 @@ fn conditions(record: &mut Record, options: &Options, tools: &Tools, work: &Path
         "an ordinary user"
     };
     record.fact("run by", who);
+    record.fact("placement", machine::placement());
     record.fact("load average before", machine::load());
     for tool in tools.all() {
         record.fact(tool.name, tool.version.clone());
@@ -367,12 +375,6 @@ impl Bench<'_> {
         let by = (self.run as usize - 1) % items.len().max(1);
         items.rotate_left(by);
         items
-    }
-
-    /// This program, doing one of its own walks.
-    fn own(&self, what: &str, dir: &Path) -> Result<Invocation> {
-        let this = std::env::current_exe().at("/proc/self/exe")?;
-        Ok(Invocation::new(this).arg(what).arg(dir))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use grove_fixtures::mini::{Scale, build_distribution};
+use grove_fixtures::mini::{Scale, build_distribution, build_tree};
 use grove_fixtures::tree::{Options, Tree, mutate};
 
 use super::{Inputs, Scenario};
@@ -20,6 +20,13 @@ pub(super) fn build(inputs: &mut Inputs, scenarios: &[Scenario], work: &Path) ->
     );
     if inputs.tree.is_none() && trees {
         let (first, second) = (work.join("tree"), work.join("tree-2"));
+        // A file system is used with an operating system on it, not with odd cases alone.
+        if scenarios == [Scenario::Mount] {
+            build_tree(&first, 1, Scale::Small)?;
+            build_tree(&second, 2, Scale::Small)?;
+            (inputs.tree, inputs.second) = (Some(first), Some(second));
+            return Ok(());
+        }
         Tree::build(&first, 1, Options::default())?;
         Tree::build(&second, 1, Options::default())?;
         mutate(&second, 1)?;

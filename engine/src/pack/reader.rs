@@ -1,5 +1,6 @@
 //! Reading packs: footers, single blocks, and scanning a pack whose footer is damaged.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -8,15 +9,24 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
+use super::decoded::DecodedBlock;
 use super::writer::{Block, IndexRow};
 use super::{
-    BLOCK_HEADER_SIZE, BLOCK_MAGIC, BlockClass, BlockHeader, ENTRY_SIZE, EntryKind,
-    FOOTER_ROW_SIZE, FooterRow, Key, PACK_HEADER_SIZE, PACK_MAGIC, TAIL_SIZE, Tail, data_sum,
-    decode_entry, head_sum,
+    BLOCK_HEADER_SIZE, BLOCK_MAGIC, BlockClass, BlockHeader, ENTRY_SIZE, FOOTER_ROW_SIZE,
+    FooterRow, Key, PACK_HEADER_SIZE, PACK_MAGIC, TAIL_SIZE, Tail, data_sum, decode_entry,
+    head_sum,
 };
-use crate::compress::decompress;
+use crate::compress::{decompress, decompress_into};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PackId;
+
+/// Larger blocks are read into a buffer of their own, which is given back.
+const KEPT_BUFFER: usize = 2 << 20;
+
+thread_local! {
+    /// Stored bytes of the block that this thread looks at.
+    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// An open pack.
 #[derive(Debug)]
@@ -35,41 +45,6 @@ pub(crate) struct Entry {
     pub(crate) key: Key,
     pub(crate) start: u32,
     pub(crate) len: u32,
-}
-
-/// A decoded block.
-#[derive(Debug)]
-pub(crate) struct DecodedBlock {
-    pub(crate) class: BlockClass,
-    pub(crate) entries: Vec<Entry>,
-    raw: Vec<u8>,
-}
-
-impl DecodedBlock {
-    /// Bytes that were made from an entry of another block, as a block of their own.
-    pub(crate) fn derived(raw: Vec<u8>) -> Self {
-        let entry = Entry {
-            key: Key::new(EntryKind::Payload, [0; 32]),
-            start: 0,
-            len: raw.len() as u32,
-        };
-        Self {
-            class: BlockClass::Extent,
-            entries: vec![entry],
-            raw,
-        }
-    }
-
-    /// The bytes of an entry of this block.
-    pub(crate) fn bytes(&self, entry: &Entry) -> &[u8] {
-        // Entries are checked against the raw length when the block is decoded.
-        &self.raw[entry.start as usize..(entry.start + entry.len) as usize]
-    }
-
-    /// Memory that the block holds, in bytes.
-    pub(crate) fn weight(&self) -> usize {
-        self.raw.capacity() + self.entries.capacity() * size_of::<Entry>()
-    }
 }
 
 /// The head of a block and where its parts lie, verified.
@@ -246,72 +221,123 @@ impl PackReader {
 
     /// Reads and decodes the block at an offset; `block_len` is a hint from the index.
     pub(crate) fn block(&self, offset: u64, block_len: u32) -> Result<DecodedBlock> {
-        let (head, stored) = self.stored_block(offset, block_len)?;
-        if data_sum(&stored) != head.header.data_sum {
-            return Err(self.corrupt(offset, "block checksum mismatch"));
-        }
-        let raw = decompress(head.header.codec, stored, head.header.raw_len as usize)
-            .map_err(|e| self.corrupt(offset, &e.to_string()))?;
-        Ok(DecodedBlock {
-            class: head.header.class,
-            entries: head.entries,
-            raw,
+        self.with_sound(offset, block_len, |head, stored| self.decode(head, stored))
+    }
+
+    /// Decodes the block at an offset into `out`, if it is one extent: that of `key`, and as long as
+    /// `out`. Gives any other block as it is; then, and after an error, `out` may hold anything.
+    pub(crate) fn extent_into(
+        &self,
+        (offset, block_len): (u64, u32),
+        key: &Key,
+        out: &mut [u8],
+    ) -> Result<Option<DecodedBlock>> {
+        self.with_sound(offset, block_len, |head, stored| {
+            let is_it = |entry: &Entry| entry.key == *key && entry.len as usize == out.len();
+            let is_extent = head.header.class == BlockClass::Extent && head.entries.len() == 1;
+            if !is_extent || !head.entries.iter().all(is_it) {
+                return self.decode(head, stored).map(Some);
+            }
+            decompress_into(head.header.codec, stored, out)
+                .map_err(|e| self.corrupt(offset, &e.to_string()))?;
+            Ok(None)
         })
     }
 
-    /// Reads a block in one system call and splits it; the data is not verified yet.
-    fn stored_block(&self, offset: u64, block_len: u32) -> Result<(BlockHead, Vec<u8>)> {
+    fn decode(&self, head: BlockHead, stored: &[u8]) -> Result<DecodedBlock> {
+        let raw = decompress(head.header.codec, stored, head.header.raw_len as usize)
+            .map_err(|e| self.corrupt(head.offset, &e.to_string()))?;
+        Ok(DecodedBlock::new(head.header.class, head.entries, raw))
+    }
+
+    /// Reads a block and verifies its head and its data.
+    fn with_sound<T>(
+        &self,
+        offset: u64,
+        block_len: u32,
+        then: impl FnOnce(BlockHead, &[u8]) -> Result<T>,
+    ) -> Result<T> {
+        self.with_stored(offset, block_len, |head, stored| {
+            if data_sum(stored) != head.header.data_sum {
+                return Err(self.corrupt(offset, "block checksum mismatch"));
+            }
+            then(head, stored)
+        })
+    }
+
+    /// Reads a block in one system call into this thread's buffer and splits it; the data is not
+    /// verified yet. `then` must not read another block.
+    fn with_stored<T>(
+        &self,
+        offset: u64,
+        block_len: u32,
+        then: impl FnOnce(BlockHead, &[u8]) -> Result<T>,
+    ) -> Result<T> {
         let fits = u64::from(block_len) <= self.size.saturating_sub(offset);
-        if !fits || (block_len as usize) < BLOCK_HEADER_SIZE {
+        let len = block_len as usize;
+        if !fits || len < BLOCK_HEADER_SIZE {
             return Err(self.corrupt(offset, "block lies outside the pack"));
         }
-        let mut bytes = vec![0; block_len as usize];
-        self.read_exact_at(&mut bytes, offset)?;
-        let fixed: &[u8; BLOCK_HEADER_SIZE] =
-            bytes.first_chunk().expect("because the length was checked");
+        STORED.with_borrow_mut(|kept| {
+            let mut own = Vec::new();
+            let buffer = if len <= KEPT_BUFFER { kept } else { &mut own };
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
+            let bytes = &mut buffer[..len];
+            self.read_exact_at(bytes, offset)?;
+            let (head, stored) = self.split(offset, bytes)?;
+            then(head, stored)
+        })
+    }
+
+    fn split<'b>(&self, offset: u64, bytes: &'b [u8]) -> Result<(BlockHead, &'b [u8])> {
+        let (fixed, rest) = bytes
+            .split_first_chunk::<BLOCK_HEADER_SIZE>()
+            .expect("because the length was checked");
         let header = BlockHeader::decode(fixed).map_err(|what| self.corrupt(offset, what))?;
         if header.block_len() != bytes.len() {
             return Err(self.corrupt(offset, "block length differs from the index"));
         }
-        let head_len = header.head_len();
-        let head = self.parse_head(offset, fixed, header, &bytes[BLOCK_HEADER_SIZE..head_len])?;
-        bytes.drain(..head_len);
-        Ok((head, bytes))
+        let (table, stored) = rest.split_at(header.head_len() - BLOCK_HEADER_SIZE);
+        Ok((self.parse_head(offset, fixed, header, table)?, stored))
     }
 
     /// A block as it is stored, to be copied verbatim into another pack; its data is verified.
     pub(crate) fn verbatim(&self, offset: u64, block_len: u32) -> Result<Block> {
-        let (head, stored) = self.stored_block(offset, block_len)?;
-        if data_sum(&stored) != head.header.data_sum {
-            return Err(self.corrupt(offset, "block checksum mismatch"));
-        }
-        let keys: Vec<Key> = head.entries.iter().map(|e| e.key).collect();
-        let mut table = Vec::with_capacity(keys.len() * ENTRY_SIZE);
-        for entry in &head.entries {
-            table.extend_from_slice(&super::encode_entry(&entry.key, entry.len));
-        }
-        let header = head.header;
-        Ok(Block::new(
-            header.class,
-            header.codec,
-            keys,
-            &table,
-            header.raw_len as usize,
-            stored,
-        ))
+        self.with_sound(offset, block_len, |head, stored| {
+            let keys: Vec<Key> = head.entries.iter().map(|e| e.key).collect();
+            let mut table = Vec::with_capacity(keys.len() * ENTRY_SIZE);
+            for entry in &head.entries {
+                table.extend_from_slice(&super::encode_entry(&entry.key, entry.len));
+            }
+            let BlockHeader {
+                class,
+                codec,
+                raw_len,
+                ..
+            } = head.header;
+            let raw_len = raw_len as usize;
+            Ok(Block::new(
+                class,
+                codec,
+                keys,
+                &table,
+                raw_len,
+                stored.to_vec(),
+            ))
+        })
     }
 
     /// Compares a block with its own checksums and with the footer's.
     pub(crate) fn check_stored(&self, row: &FooterRow) -> Result<()> {
-        let (head, stored) = self.stored_block(row.offset, row.block_len)?;
-        let sound = data_sum(&stored) == head.header.data_sum
-            && head.header.data_sum == row.data_sum
-            && head.header.head_sum == row.head_sum;
-        if sound {
-            Ok(())
-        } else {
-            Err(self.corrupt(row.offset, "block checksum mismatch"))
-        }
+        self.with_sound(row.offset, row.block_len, |head, _| {
+            let header = head.header;
+            match (header.data_sum, header.head_sum) == (row.data_sum, row.head_sum) {
+                true => Ok(()),
+                false => Err(self.corrupt(row.offset, "block checksum mismatch")),
+            }
+        })
     }
 
     /// Index rows of every entry, by way of the footer.

@@ -15,6 +15,7 @@ pub(crate) mod restore;
 mod split;
 pub(crate) mod transaction;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -25,9 +26,11 @@ use crate::index::ObjectIndex;
 use crate::index::set::Index;
 use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DecodeError, DirMeta, Dirtree, FileHeader, FileObject};
+use crate::pack::recipe::Piece;
 use crate::pack::{EntryKind, Key, part_count};
 use crate::refs::{RefUpdate, Refs, RefsFile};
-use crate::store::{Found, Store, lock};
+use crate::store::group::{Group, Read};
+use crate::store::{CacheCounts, Found, Store, lock};
 
 use self::meta::Meta;
 pub use self::transaction::Transaction;
@@ -283,6 +286,34 @@ impl Repository {
             return Ok(0);
         };
         self.store.read_payload(&payload, file.size, offset, buf)
+    }
+
+    /// Reads payload bytes like [`Repository::read_at`], and tells what else was decoded for it.
+    pub fn read_payload(
+        &self,
+        id: &PayloadId,
+        size: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<Read> {
+        let of = Piece { id: *id, size };
+        self.store.read_grouped(of, offset, buf)
+    }
+
+    /// Notes that nobody will ask for a payload of a group any more: when this holds for all of them,
+    /// its block need not be kept.
+    pub fn note_done(&self, group: &Group, number: usize) {
+        self.store.note_done(group, number);
+    }
+
+    /// A plain copy of a payload in the repository's cache, open for reading; made if there is none.
+    pub fn plain_copy(&self, id: &PayloadId, size: u64) -> Result<Arc<File>> {
+        self.store.plain_copy(Piece { id: *id, size })
+    }
+
+    /// What the cache of decoded blocks was asked for so far.
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.store.cache_counts()
     }
 
     /// Begins a transaction that adds objects and then changes refs.

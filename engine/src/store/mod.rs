@@ -1,23 +1,31 @@
 //! Finds and decodes entries: open packs, the block cache, and the current index.
 
 mod batch;
-mod cache;
+pub(crate) mod cache;
+pub(crate) mod copies;
+pub(crate) mod group;
 pub(crate) mod payload;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use lru::LruCache;
 
-use self::cache::BlockCache;
+pub(crate) use self::cache::CacheCounts;
+use self::cache::{BlockCache, BlockKey};
+use self::copies::Copies;
+use self::group::Group;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PackId;
 use crate::index::set::{Index, IndexPaths};
 use crate::index::{Location, ObjectIndex};
-use crate::pack::Key;
-use crate::pack::reader::{DecodedBlock, Entry, PackReader};
+use crate::pack::decoded::DecodedBlock;
+use crate::pack::reader::{Entry, PackReader};
+use crate::pack::recipe::Piece;
+use crate::pack::{BlockClass, Key};
 
 /// Open file descriptors kept for packs.
 const OPEN_PACKS: usize = 256;
@@ -37,6 +45,7 @@ pub(crate) struct Store {
     /// Sizes of packs: they never change.
     sizes: Mutex<HashMap<PackId, u64>>,
     cache: BlockCache,
+    copies: Copies,
 }
 
 /// An entry in its decoded block.
@@ -44,6 +53,10 @@ pub(crate) struct Store {
 pub(crate) struct Found {
     block: Arc<DecodedBlock>,
     entry: Entry,
+    /// Position of the entry in the block.
+    number: usize,
+    /// What the cache knows the block by.
+    key: BlockKey,
 }
 
 impl Found {
@@ -51,10 +64,19 @@ impl Found {
         self.block.bytes(&self.entry)
     }
 
+    fn is_extent(&self) -> bool {
+        self.block.class == BlockClass::Extent
+    }
+
     /// The only entry of a block of one.
-    fn first_of(block: Arc<DecodedBlock>) -> Self {
+    fn first_of(block: Arc<DecodedBlock>, key: BlockKey) -> Self {
         let entry = block.entries[0];
-        Self { block, entry }
+        Self {
+            block,
+            entry,
+            number: 0,
+            key,
+        }
     }
 }
 
@@ -75,7 +97,26 @@ impl Store {
             packs,
             sizes: Mutex::default(),
             cache: BlockCache::new(CACHE_BYTES),
+            copies: Copies::new(repo),
         })
+    }
+
+    /// What the block cache was asked for so far.
+    pub(crate) fn cache_counts(&self) -> CacheCounts {
+        self.cache.counts()
+    }
+
+    /// Notes that nobody will ask for an entry of a group any more.
+    pub(crate) fn note_done(&self, group: &Group, entry: usize) {
+        if group.block.note_done(entry) {
+            self.cache.remove(&group.key);
+        }
+    }
+
+    /// A plain copy of a payload, made if there is none.
+    pub(crate) fn plain_copy(&self, of: Piece) -> Result<Arc<File>> {
+        let read = |at, buf: &mut [u8]| self.read_payload(&of.id, of.size, at, buf);
+        self.copies.get_or_make(of, read)
     }
 
     pub(crate) fn paths(&self) -> &IndexPaths {
@@ -165,26 +206,17 @@ impl Store {
 
     /// Finds an entry and decodes it; `None` when it is in no pack.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Found>> {
-        self.get_nested(key, true, 0)
+        self.get_whole(key)
     }
 
-    /// Finds an entry and decodes its block, but not the entry itself if it is a delta. A block
-    /// that is not cached is put into the cache only if `cached`: extents that are consumed whole
-    /// need not be.
-    pub(crate) fn get_stored(&self, key: &Key, cached: bool) -> Result<Option<(Location, Found)>> {
-        let block = |at: &Location| {
-            if cached {
-                self.block(at)
-            } else {
-                self.block_uncached(at)
-            }
-        };
+    /// Finds an entry and decodes its block, but not the entry itself if it is a delta.
+    pub(crate) fn get_stored(&self, key: &Key) -> Result<Option<(Location, Found)>> {
         let mut attempt = 1;
         loop {
             let Some(at) = self.locate(key)? else {
                 return Ok(None);
             };
-            match self.entry(key, &at, block(&at)) {
+            match self.entry(key, &at, self.block(&at)) {
                 Err(error) if attempt < ATTEMPTS && self.may_be_stale(&error)? => attempt += 1,
                 other => return Ok(Some((at, other?))),
             }
@@ -209,7 +241,12 @@ impl Store {
             path: self.paths.flat(),
             detail: format!("leads to the wrong place in pack {}", at.pack),
         })?;
-        Ok(Found { block, entry })
+        Ok(Found {
+            block,
+            entry,
+            number: at.entry as usize,
+            key: (at.pack, at.offset, None),
+        })
     }
 
     /// A decoded block, by way of the cache.

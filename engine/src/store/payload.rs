@@ -1,12 +1,15 @@
 //! Payloads by name: from their parts, or by the recipe that makes them from others.
 
-use super::{Found, Store};
+use std::cell::RefCell;
+
+use super::group::{Group, Read};
+use super::{ATTEMPTS, Found, Store};
 use crate::compress::decompress_with_prefix;
 use crate::error::{Error, Result};
 use crate::id::PayloadId;
 use crate::index::Location;
+use crate::pack::decoded::DecodedBlock;
 use crate::pack::delta::DeltaHead;
-use crate::pack::reader::DecodedBlock;
 use crate::pack::recipe::{Piece, Recipe};
 use crate::pack::{BlockClass, EntryKind, GROUPED_MAX, Key, extent_size, part_count};
 use crate::recode;
@@ -14,6 +17,14 @@ use crate::recode;
 /// How deep entries may need each other: recompression of a concatenation of deltas of plain
 /// parts, and one to spare. Deeper nesting, or a circle, is damage.
 const MAX_NESTING: u32 = 5;
+
+/// Larger windows of bases get a buffer of their own, which is given back.
+const KEPT_WINDOW: usize = 1 << 20;
+
+thread_local! {
+    /// The window of the base that this thread's delta is decoded with.
+    static WINDOW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The key of a part of a payload.
 pub(crate) fn part_key(id: &PayloadId, part: u32) -> Key {
@@ -46,6 +57,29 @@ fn part_at(size: u64, at: u64) -> (u32, u64, u64) {
     (number, start, step.min(size - start))
 }
 
+/// How a read came about.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// How many entries need each other so far.
+    nesting: u32,
+    /// Whether the bytes are a window of the base of a delta: the next extent's window overlaps it.
+    window: bool,
+}
+
+impl Way {
+    const OUTERMOST: Self = Self {
+        nesting: 0,
+        window: false,
+    };
+
+    fn deeper(self) -> Self {
+        Self {
+            nesting: self.nesting + 1,
+            ..self
+        }
+    }
+}
+
 impl Store {
     /// Reads payload bytes at an offset, as many as there are up to the length of `buf`.
     pub(crate) fn read_payload(
@@ -55,27 +89,58 @@ impl Store {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<usize> {
-        self.read_nested(Piece { id: *id, size }, offset, buf, 0)
+        self.read_nested(Piece { id: *id, size }, offset, buf, Way::OUTERMOST)
     }
 
-    fn read_nested(&self, of: Piece, offset: u64, buf: &mut [u8], nesting: u32) -> Result<usize> {
+    /// The same; tells which block a small payload was found in.
+    pub(crate) fn read_grouped(&self, of: Piece, offset: u64, buf: &mut [u8]) -> Result<Read> {
+        let wanted = (buf.len() as u64).min(of.size.saturating_sub(offset)) as usize;
+        if of.size > GROUPED_MAX || wanted == 0 {
+            let len = self.read_nested(of, offset, buf, Way::OUTERMOST)?;
+            return Ok(Read { len, group: None });
+        }
+        let (len, found) = self.read_cached(of, offset, &mut buf[..wanted], Way::OUTERMOST)?;
+        let group = found.and_then(Group::of);
+        Ok(Read { len, group })
+    }
+
+    fn read_nested(&self, of: Piece, offset: u64, buf: &mut [u8], way: Way) -> Result<usize> {
         let wanted = (buf.len() as u64).min(of.size.saturating_sub(offset)) as usize;
         let mut done = 0;
         while done < wanted {
             let at = offset + done as u64;
-            done += self.read_some(of, at, &mut buf[done..wanted], nesting)?;
+            done += self.read_some(of, at, &mut buf[done..wanted], way)?;
         }
         Ok(done)
     }
 
     /// Reads from the one part or piece that holds the offset; at least one byte.
-    fn read_some(&self, of: Piece, at: u64, buf: &mut [u8], nesting: u32) -> Result<usize> {
+    fn read_some(&self, of: Piece, at: u64, buf: &mut [u8], way: Way) -> Result<usize> {
         let (part, start, len) = part_at(of.size, at);
-        let key = part_key(&of.id, part);
+        let whole = of.size > GROUPED_MAX && at == start && buf.len() as u64 >= len;
+        if !whole || way.window {
+            return Ok(self.read_cached(of, at, buf, way)?.0);
+        }
+        let out = &mut buf[..len as usize];
+        if self.extent_into(&part_key(&of.id, part), out, way)? {
+            Ok(len as usize)
+        } else {
+            self.read_by_recipe(of, at, buf, way)
+        }
+    }
+
+    /// Reads by way of the cache; gives also the entry that the bytes came from.
+    fn read_cached(
+        &self,
+        of: Piece,
+        at: u64,
+        buf: &mut [u8],
+        way: Way,
+    ) -> Result<(usize, Option<Found>)> {
+        let (part, start, len) = part_at(of.size, at);
         let skip = (at - start) as usize;
-        let whole = of.size > GROUPED_MAX && skip == 0 && buf.len() as u64 >= len;
-        let Some(found) = self.get_nested(&key, !whole, nesting)? else {
-            return self.read_by_recipe(of, at, buf, nesting);
+        let Some(found) = self.get_nested(&part_key(&of.id, part), way)? else {
+            return Ok((self.read_by_recipe(of, at, buf, way)?, None));
         };
         let bytes = found.bytes();
         if bytes.len() as u64 != len {
@@ -86,13 +151,86 @@ impl Store {
             );
             return Err(self.corrupt(detail));
         }
-        Ok(copy_from(bytes, skip, buf))
+        let n = copy_from(bytes, skip, buf);
+        let end = (skip + n) as u64;
+        if !way.window {
+            self.note_read(&found, end, n as u64);
+        } else if skip > 0 && end == len && found.is_extent() {
+            // The windows of further extents begin behind it.
+            self.cache.remove(&found.key);
+        }
+        Ok((n, Some(found)))
     }
 
-    fn read_by_recipe(&self, of: Piece, at: u64, buf: &mut [u8], nesting: u32) -> Result<usize> {
-        let found = self.get_stored(&recipe_key(&of.id), true)?;
+    /// Decodes an extent that is wanted whole; says whether there is one.
+    fn extent_into(&self, key: &Key, out: &mut [u8], way: Way) -> Result<bool> {
+        let mut attempt = 1;
+        loop {
+            let Some(at) = self.locate(key)? else {
+                return Ok(false);
+            };
+            match self.extent_at(key, &at, out, way) {
+                Err(error) if attempt < ATTEMPTS && self.may_be_stale(&error)? => attempt += 1,
+                other => return other.map(|()| true),
+            }
+        }
+    }
+
+    fn extent_at(&self, key: &Key, at: &Location, out: &mut [u8], way: Way) -> Result<()> {
+        let made = (at.pack, at.offset, Some(at.entry));
+        if let Some(block) = self.cache.peek(&made) {
+            return self.copy_whole(&Found::first_of(block, made), key, out);
+        }
+        let stored = (at.pack, at.offset, None);
+        let block = match self.cache.peek(&stored) {
+            Some(block) => block,
+            None => {
+                let pack = self.pack(&at.pack)?;
+                match pack.extent_into((u64::from(at.offset), at.block_len), key, out)? {
+                    None => {
+                        self.cache.note_decoded(out.len());
+                        return Ok(());
+                    }
+                    Some(block) => self.cache.insert(stored, block),
+                }
+            }
+        };
+        let found = self.entry(key, at, Ok(block))?;
+        if found.block.class != BlockClass::Delta {
+            return self.copy_whole(&found, key, out);
+        }
+        self.apply_delta(key, found.bytes(), out, way.deeper())?;
+        self.note_read(
+            &found,
+            found.bytes().len() as u64,
+            found.bytes().len() as u64,
+        );
+        Ok(())
+    }
+
+    fn copy_whole(&self, found: &Found, key: &Key, out: &mut [u8]) -> Result<()> {
+        let bytes = found.bytes();
+        if bytes.len() != out.len() {
+            let (id, part, found, wanted) = (key.payload(), key.part, bytes.len(), out.len());
+            let detail = format!("payload {id} part {part} has {found} bytes, not {wanted}");
+            return Err(self.corrupt(detail));
+        }
+        out.copy_from_slice(bytes);
+        self.note_read(found, bytes.len() as u64, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// A block of which everything was read leaves the cache.
+    fn note_read(&self, found: &Found, end: u64, len: u64) {
+        if found.block.note_read(found.number, end, len) {
+            self.cache.remove(&found.key);
+        }
+    }
+
+    fn read_by_recipe(&self, of: Piece, at: u64, buf: &mut [u8], way: Way) -> Result<usize> {
+        let found = self.get_stored(&recipe_key(&of.id))?;
         let (at_pack, found) = found.ok_or(Error::MissingPayload { id: of.id })?;
-        self.check_nesting(&of.id, nesting)?;
+        self.check_nesting(&of.id, way)?;
         let recipe = Recipe::decode(found.bytes())
             .map_err(|what| self.corrupt(format!("recipe of payload {}: {what}", of.id)))?;
         match recipe {
@@ -101,24 +239,29 @@ impl Store {
                 let (start, piece) = piece.ok_or_else(|| {
                     self.corrupt(format!("recipe of payload {} has another size", of.id))
                 })?;
-                self.read_nested(piece, at - start, buf, nesting + 1)
+                self.read_nested(piece, at - start, buf, way.deeper())
             }
             Recipe::Recode { plain, how } => {
-                let whole = self.derived(&at_pack, nesting, true, || {
-                    self.recompress(of, plain, how, nesting + 1)
+                let whole = self.derived(&at_pack, way, || {
+                    self.recompress(of, plain, how, way.deeper())
                 })?;
-                Ok(copy_from(whole.bytes(), at as usize, buf))
+                Ok(self.copy_derived(&whole, at, buf))
             }
             Recipe::Decode { packed } => {
-                let whole = self.derived(&at_pack, nesting, true, || {
-                    self.unpack(of, packed, nesting + 1)
-                })?;
-                Ok(copy_from(whole.bytes(), at as usize, buf))
+                let whole =
+                    self.derived(&at_pack, way, || self.unpack(of, packed, way.deeper()))?;
+                Ok(self.copy_derived(&whole, at, buf))
             }
         }
     }
 
-    fn recompress(&self, of: Piece, plain: Piece, how: &[u8], nesting: u32) -> Result<Vec<u8>> {
+    fn copy_derived(&self, whole: &Found, at: u64, buf: &mut [u8]) -> usize {
+        let n = copy_from(whole.bytes(), at as usize, buf);
+        self.note_read(whole, at + n as u64, n as u64);
+        n
+    }
+
+    fn recompress(&self, of: Piece, plain: Piece, how: &[u8], way: Way) -> Result<Vec<u8>> {
         let fail = |what: String| self.corrupt(format!("payload {}: {what}", of.id));
         let fits = of.size <= recode::MAX_SIZE && plain.size <= recode::MAX_PLAIN;
         if !fits {
@@ -126,17 +269,17 @@ impl Store {
         }
         let how = recode::Recipe::decode(how).map_err(|e| fail(e.to_string()))?;
         let mut bytes = vec![0; plain.size as usize];
-        self.read_nested(plain, 0, &mut bytes, nesting)?;
+        self.read_nested(plain, 0, &mut bytes, way)?;
         recode::redo(&bytes, &how, of.size as usize).map_err(|e| fail(e.to_string()))
     }
 
-    fn unpack(&self, of: Piece, packed: Piece, nesting: u32) -> Result<Vec<u8>> {
+    fn unpack(&self, of: Piece, packed: Piece, way: Way) -> Result<Vec<u8>> {
         let fail = || self.corrupt(format!("payload {}: its compressed form is damaged", of.id));
         if of.size > recode::MAX_PLAIN || packed.size > recode::MAX_SIZE {
             return Err(fail());
         }
         let mut bytes = vec![0; packed.size as usize];
-        self.read_nested(packed, 0, &mut bytes, nesting)?;
+        self.read_nested(packed, 0, &mut bytes, way)?;
         let plain = recode::decompress(&bytes, of.size).ok_or_else(fail)?;
         if plain.len() as u64 == of.size {
             Ok(plain)
@@ -145,45 +288,81 @@ impl Store {
         }
     }
 
-    fn check_nesting(&self, id: &PayloadId, nesting: u32) -> Result<()> {
-        if nesting < MAX_NESTING {
+    fn check_nesting(&self, id: &PayloadId, way: Way) -> Result<()> {
+        if way.nesting < MAX_NESTING {
             return Ok(());
         }
         Err(self.corrupt(format!("payload {id} needs itself, or too many others")))
     }
 
     /// Finds an entry and decodes it, whatever it takes.
-    pub(super) fn get_nested(
-        &self,
-        key: &Key,
-        cached: bool,
-        nesting: u32,
-    ) -> Result<Option<Found>> {
-        let Some((at, stored)) = self.get_stored(key, cached)? else {
+    pub(super) fn get_whole(&self, key: &Key) -> Result<Option<Found>> {
+        self.get_nested(key, Way::OUTERMOST)
+    }
+
+    fn get_nested(&self, key: &Key, way: Way) -> Result<Option<Found>> {
+        if key.kind == EntryKind::Payload
+            && let Some(at) = self.locate(key)?
+            && let made = (at.pack, at.offset, Some(at.entry))
+            && let Some(block) = self.cache.peek(&made)
+        {
+            return Ok(Some(Found::first_of(block, made)));
+        }
+        let Some((at, stored)) = self.get_stored(key)? else {
             return Ok(None);
         };
         if stored.block.class != BlockClass::Delta || key.kind != EntryKind::Payload {
             return Ok(Some(stored));
         }
-        let made = self.derived(&at, nesting, cached, || {
-            self.apply_delta(key, stored.bytes(), nesting + 1)
+        let made = self.derived(&at, way, || {
+            let (head, _) = self.delta_of(key, stored.bytes())?;
+            let mut out = vec![0; head.raw_len as usize];
+            self.apply_delta(key, stored.bytes(), &mut out, way.deeper())?;
+            Ok(out)
         })?;
         Ok(Some(made))
     }
 
-    fn apply_delta(&self, key: &Key, record: &[u8], nesting: u32) -> Result<Vec<u8>> {
-        let id = PayloadId::from_bytes(key.id);
-        let fail = |what: String| self.corrupt(format!("payload {id} part {}: {what}", key.part));
-        self.check_nesting(&id, nesting)?;
-        let (head, frame) = DeltaHead::decode(record).map_err(|e| fail(e.to_owned()))?;
+    /// Makes a part from its delta record, into a buffer of exactly its size.
+    fn apply_delta(&self, key: &Key, record: &[u8], out: &mut [u8], way: Way) -> Result<()> {
+        self.check_nesting(&key.payload(), way)?;
+        let (head, frame) = self.delta_of(key, record)?;
         let base = Piece {
             id: head.base,
             size: head.base_size,
         };
-        let mut window = vec![0; head.window as usize];
-        self.read_nested(base, head.offset, &mut window, nesting)?;
-        decompress_with_prefix(frame, &window, head.raw_len as usize)
-            .map_err(|e| fail(e.to_string()))
+        let way = Way {
+            window: true,
+            ..way
+        };
+        WINDOW.with_borrow_mut(|kept| {
+            // Taken, as a window may need a delta in a damaged repository.
+            let mut window = std::mem::take(kept);
+            window.resize(window.len().max(head.window as usize), 0);
+            let into = &mut window[..head.window as usize];
+            let made = self
+                .read_nested(base, head.offset, into, way)
+                .and_then(|_| {
+                    decompress_with_prefix(frame, into, out)
+                        .map_err(|e| self.bad_part(key, &e.to_string()))
+                });
+            if window.len() <= KEPT_WINDOW {
+                *kept = window;
+            }
+            made
+        })
+    }
+
+    fn delta_of<'r>(&self, key: &Key, record: &'r [u8]) -> Result<(DeltaHead, &'r [u8])> {
+        DeltaHead::decode(record).map_err(|e| self.bad_part(key, e))
+    }
+
+    fn bad_part(&self, key: &Key, what: &str) -> Error {
+        self.corrupt(format!(
+            "payload {} part {}: {what}",
+            key.payload(),
+            key.part
+        ))
     }
 
     /// What an entry decodes to, by way of the cache.
@@ -193,20 +372,19 @@ impl Store {
     fn derived(
         &self,
         at: &Location,
-        nesting: u32,
-        cached: bool,
+        way: Way,
         make: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Found> {
         let key = (at.pack, at.offset, Some(at.entry));
         let make = || make().map(DecodedBlock::derived);
-        let block = if nesting == 0 && cached {
+        let block = if way.nesting == 0 {
             self.cache.get_or_decode(key, make)?
         } else if let Some(block) = self.cache.peek(&key) {
             block
         } else {
             std::sync::Arc::new(make()?)
         };
-        Ok(Found::first_of(block))
+        Ok(Found::first_of(block, key))
     }
 
     /// The keys under which a payload is stored: its parts, or its recipe. A prune may have left
@@ -232,7 +410,7 @@ impl Store {
         if !derived {
             return Ok(Vec::new());
         }
-        let Some((_, found)) = self.get_stored(key, true)? else {
+        let Some((_, found)) = self.get_stored(key)? else {
             return Ok(Vec::new());
         };
         let fail = |what: &str| self.corrupt(format!("entry of payload {}: {what}", key.payload()));
@@ -255,7 +433,7 @@ impl Store {
             let base = if is_delta { self.base_of(key)? } else { None };
             return Ok(base.into_iter().collect());
         }
-        let found = self.get_stored(key, true)?;
+        let found = self.get_stored(key)?;
         let recipe = found.and_then(|(_, found)| {
             let recipe = Recipe::decode(found.bytes()).ok()?;
             Some(recipe.pieces().into_iter().collect())
@@ -265,7 +443,10 @@ impl Store {
 
     /// What a delta record decodes to.
     pub(crate) fn decode_delta(&self, key: &Key, record: &[u8]) -> Result<Vec<u8>> {
-        self.apply_delta(key, record, 0)
+        let (head, _) = self.delta_of(key, record)?;
+        let mut out = vec![0; head.raw_len as usize];
+        self.apply_delta(key, record, &mut out, Way::OUTERMOST)?;
+        Ok(out)
     }
 
     /// What a delta against this payload is to be made against, as a delta's base has none itself:
@@ -279,7 +460,7 @@ impl Store {
             }
             return Ok(Some(of));
         }
-        let Some((_, found)) = self.get_stored(&recipe_key(&of.id), true)? else {
+        let Some((_, found)) = self.get_stored(&recipe_key(&of.id))? else {
             return Ok(None);
         };
         match Recipe::decode(found.bytes()) {
@@ -297,7 +478,7 @@ impl Store {
 
     /// The plain form of a payload that is stored by how it is compressed again; `None` for others.
     pub(crate) fn plain_form(&self, of: Piece) -> Result<Option<Piece>> {
-        let Some((_, found)) = self.get_stored(&recipe_key(&of.id), true)? else {
+        let Some((_, found)) = self.get_stored(&recipe_key(&of.id))? else {
             return Ok(None);
         };
         match Recipe::decode(found.bytes()) {
@@ -307,7 +488,7 @@ impl Store {
     }
 
     fn base_of(&self, key: &Key) -> Result<Option<Piece>> {
-        let Some((_, found)) = self.get_stored(key, true)? else {
+        let Some((_, found)) = self.get_stored(key)? else {
             return Ok(None);
         };
         let head = DeltaHead::decode(found.bytes()).ok();

@@ -7,33 +7,39 @@
 //!
 //! A panic of a handler is caught, reported, and answered EIO; the thread goes on.
 
+mod backing;
 mod convert;
+mod session;
+mod store;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BackgroundSession, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileHandle,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session,
-    SessionACL, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use backing::Backings;
 use convert::{absent, errno, file_attr, file_type, reply_xattr, ttl};
 
-use crate::stats::{Counters, Stats};
+use grove_engine::Read;
+
+use crate::push::Pusher;
+use crate::stats::Counters;
+use crate::trace::Recorder;
 use crate::view::{BLOCK_SIZE, Entry, Item, Lifetime, Lookup, NAME_MAX, Source, View, ViewError};
+pub(crate) use session::{Ended, Running, ServeOptions, serve};
 
 /// Receives what should be told to someone: damage found while serving, as one line of text.
 /// Called from the threads that serve; must not touch the mount.
@@ -45,84 +51,23 @@ const MAX_BACKGROUND: u16 = 64;
 /// Largest READ that the kernel may send, in bytes; the protocol states it as that of WRITE.
 const MAX_READ: u32 = 1 << 20;
 
+/// File systems that copies may lie on top of: none, so that an overlay can lie on the mount.
+const STACK_DEPTH: u32 = 1;
+
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Serves a view over an open and mounted `/dev/fuse`, on threads of its own.
-pub(crate) fn serve<S: Source>(
-    view: View<S>,
-    device: OwnedFd,
-    threads: usize,
-    on_error: ErrorSink,
-) -> io::Result<Running> {
-    let counters = Arc::new(Counters::default());
-    let ended = Ended::default();
-    let adapter = Adapter {
-        view,
-        counters: Arc::clone(&counters),
-        ended: ended.clone(),
-        on_error,
-        no_open: false,
-        no_opendir: false,
-    };
-    let mut config = Config::default();
-    config.n_threads = Some(threads);
-    // Who may come in is decided by the kernel (`allow_other`), so no second check here.
-    config.acl = SessionACL::All;
-    let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
-    Ok(Running {
-        session: session.spawn()?,
-        counters,
-        ended,
-    })
-}
-
-/// Whether a session is over: nothing of it is mounted then.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Ended(Arc<AtomicBool>);
-
-impl Ended {
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// A session that is being served.
-#[derive(Debug)]
-pub(crate) struct Running {
-    session: BackgroundSession,
-    counters: Arc<Counters>,
-    ended: Ended,
-}
-
-impl Running {
-    /// Requests served so far.
-    pub(crate) fn stats(&self) -> Stats {
-        self.counters.snapshot()
-    }
-
-    /// Tells the end of the session.
-    pub(crate) fn ended(&self) -> Ended {
-        self.ended.clone()
-    }
-
-    /// Waits until the file system is unmounted.
-    pub(crate) fn join(self) -> io::Result<()> {
-        const ECONNABORTED: i32 = 103;
-        match self.session.join() {
-            // The end of a connection by `umount --force`.
-            Err(error) if error.raw_os_error() == Some(ECONNABORTED) => Ok(()),
-            result => result,
-        }
-    }
-}
-
 struct Adapter<S> {
-    view: View<S>,
+    view: Arc<View<S>>,
     counters: Arc<Counters>,
+    pusher: Option<Pusher>,
+    recorder: Option<Recorder>,
+    /// Where the kernel reads large files by itself.
+    backings: Option<Backings>,
     ended: Ended,
     on_error: ErrorSink,
+    xattrs: bool,
     /// The kernel takes ENOSYS for OPEN as "never ask again".
     no_open: bool,
     /// The same of OPENDIR.
@@ -174,6 +119,18 @@ impl<S: Source> Adapter<S> {
         let _ = catch_unwind(AssertUnwindSafe(|| (self.on_error)(text)));
     }
 
+    /// What follows from an answered read; whoever asked does not wait for it.
+    fn note_read(&self, number: INodeNo, offset: u64, read: Read) {
+        let len = read.len as u64;
+        self.counters.data.served_bytes.add(len);
+        if let (Some(pusher), Some(group)) = (&self.pusher, read.group) {
+            pusher.note_read(group);
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.note(number.0, offset, len, || self.view.path(number.0));
+        }
+    }
+
     /// Lists a directory into a reply.
     fn list(
         &self,
@@ -204,7 +161,7 @@ impl<S> fmt::Debug for Adapter<S> {
 macro_rules! refuse {
     ($counter:ident, $errno:ident: $($name:ident($($arg:ty),*) $reply:ty;)*) => { $(
         fn $name(&self, _: &Request, $(_: $arg,)* reply: $reply) {
-            self.counters.$counter.bump();
+            let _timed = self.counters.$counter.begin();
             reply.error(Errno::$errno);
         }
     )* };
@@ -212,17 +169,29 @@ macro_rules! refuse {
 
 impl<S: Source> Filesystem for Adapter<S> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let mut refused = false;
         let mut ask = |flag| config.add_capabilities(flag).is_ok();
-        self.no_open = ask(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        if self.backings.is_some() && !ask(InitFlags::FUSE_PASSTHROUGH) {
+            self.backings = None;
+            refused = true;
+        }
+        self.no_open = self.backings.is_none() && ask(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.no_opendir = ask(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         for flag in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_EXPORT_SUPPORT,
         ] {
             // An old kernel without it is slower, not wrong.
             ask(flag);
+        }
+        if refused {
+            self.tell("the kernel has no passthrough: contents are not materialised");
+        }
+        if self.backings.is_some() && config.set_max_stack_depth(STACK_DEPTH).is_err() {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
         // Both only refuse zero and what is out of the protocol's range.
         let accepted = config.set_max_write(MAX_READ).is_ok()
@@ -235,11 +204,13 @@ impl<S: Source> Filesystem for Adapter<S> {
     }
 
     fn destroy(&mut self) {
-        self.ended.0.store(true, Ordering::Release);
+        // Waits for its thread, which has the view.
+        self.pusher = None;
+        self.ended.set();
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.counters.lookup.bump();
+        let _timed = self.counters.lookup.begin();
         let found = self.run("lookup", parent, || {
             self.view.lookup(parent.0, name.as_bytes())
         });
@@ -258,7 +229,7 @@ impl<S: Source> Filesystem for Adapter<S> {
     fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.counters.getattr.bump();
+        let _timed = self.counters.getattr.begin();
         match self.run("attributes", number, || self.view.getattr(number.0)) {
             Ok(entry) => reply.attr(&ttl(entry.lifetime), &file_attr(&entry.attr)),
             Err(errno) => reply.error(errno),
@@ -266,15 +237,20 @@ impl<S: Source> Filesystem for Adapter<S> {
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        self.counters.readlink.bump();
+        let _timed = self.counters.readlink.begin();
         match self.run("link target", number, || self.view.readlink(number.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
         }
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.counters.open.bump();
+    fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let _timed = self.counters.open.begin();
+        if let Some(backings) = &self.backings {
+            // What cannot be copied is read through the mount, where errors are told.
+            let copy = self.run("opening", number, || self.view.plain_copy(number.0));
+            return backings.open(number, copy.ok().flatten().as_ref(), reply);
+        }
         match self.no_open {
             true => reply.error(Errno::ENOSYS),
             false => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
@@ -292,41 +268,50 @@ impl<S: Source> Filesystem for Adapter<S> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.counters.read.bump();
+        let _timed = self.counters.read.begin();
         BUFFER.with_borrow_mut(|buffer| {
             let size = size as usize;
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
             let (into, _) = buffer.split_at_mut(size);
-            match self.run("reading", number, || self.view.read(number.0, offset, into)) {
-                Ok(len) => reply.data(into.get(..len).unwrap_or_default()),
+            let read = self.run("reading", number, || {
+                self.view.read_grouped(number.0, offset, into)
+            });
+            match read {
+                Ok(read) => {
+                    reply.data(into.get(..read.len).unwrap_or_default());
+                    self.note_read(number, offset, read);
+                }
                 Err(errno) => reply.error(errno),
             }
         });
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.counters.flush.bump();
+        let _timed = self.counters.flush.begin();
         reply.error(Errno::ENOSYS);
     }
 
     fn release(
         &self,
         _: &Request,
-        _: INodeNo,
+        number: INodeNo,
         _: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.counters.other.bump();
+        let _timed = self.counters.other.begin();
+        if let Some(backings) = &self.backings {
+            backings.release(number);
+        }
         reply.ok();
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.counters.opendir.bump();
+        let _timed = self.counters.opendir.begin();
         let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
         match self.no_opendir {
             true => reply.error(Errno::ENOSYS),
@@ -342,7 +327,7 @@ impl<S: Source> Filesystem for Adapter<S> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.counters.readdir.bump();
+        let _timed = self.counters.readdir.begin();
         let listed = self.list(number, offset, &mut |item| {
             let attr = &item.entry.attr;
             reply.add(
@@ -366,7 +351,7 @@ impl<S: Source> Filesystem for Adapter<S> {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.counters.readdirplus.bump();
+        let _timed = self.counters.readdirplus.begin();
         let listed = self.list(number, offset, &mut |item| {
             let attr = file_attr(&item.entry.attr);
             let ttl = ttl(item.entry.lifetime);
@@ -379,12 +364,12 @@ impl<S: Source> Filesystem for Adapter<S> {
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.counters.other.bump();
+        let _timed = self.counters.other.begin();
         reply.ok();
     }
 
     fn statfs(&self, _: &Request, number: INodeNo, reply: ReplyStatfs) {
-        self.counters.statfs.bump();
+        let _timed = self.counters.statfs.begin();
         match self.run("figures", number, || self.view.usage()) {
             Ok(usage) => {
                 let name_max = NAME_MAX as u32;
@@ -404,7 +389,10 @@ impl<S: Source> Filesystem for Adapter<S> {
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.counters.getxattr.bump();
+        let _timed = self.counters.getxattr.begin();
+        if !self.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
         let value = self.run("attribute", number, || {
             self.view.xattr(number.0, name.as_bytes())
         });
@@ -412,7 +400,10 @@ impl<S: Source> Filesystem for Adapter<S> {
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        self.counters.listxattr.bump();
+        let _timed = self.counters.listxattr.begin();
+        if !self.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
         let names = self.run("attribute names", number, || {
             self.view.xattr_names(number.0)
         });

@@ -36,6 +36,8 @@ struct State {
     open: LruCache<ObjectId, Arc<Image>>,
     weight: usize,
     making: HashSet<ObjectId>,
+    /// Commits whose image files are bad, and cannot be removed, perhaps.
+    distrusted: HashSet<ObjectId>,
 }
 
 impl<S: Source> Images<S> {
@@ -44,6 +46,7 @@ impl<S: Source> Images<S> {
             open: LruCache::unbounded(),
             weight: 0,
             making: HashSet::new(),
+            distrusted: HashSet::new(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -89,6 +92,7 @@ impl<S: Source> Images<S> {
             return;
         }
         state.remove(commit);
+        state.distrusted.insert(*commit);
         if let Some(path) = self.shared.source.image_path(commit) {
             drop(std::fs::remove_file(path));
         }
@@ -114,9 +118,14 @@ impl<S> Drop for Images<S> {
 
 impl<S: Source> Shared<S> {
     fn existing(&self, commit: &ObjectId) -> Option<Arc<Image>> {
-        if let Some(image) = self.lock().open.get(commit) {
+        let mut state = self.lock();
+        if let Some(image) = state.open.get(commit) {
             return Some(Arc::clone(image));
         }
+        if state.distrusted.contains(commit) {
+            return None;
+        }
+        drop(state);
         let path = self.source.image_path(commit)?;
         let image = Arc::new(Image::open(&path, commit)?);
         let mut state = self.lock();
@@ -164,6 +173,7 @@ impl<S: Source> Shared<S> {
             && built.write(&path).is_ok()
             && let Some(image) = Image::open(&path, commit)
         {
+            self.lock().distrusted.remove(commit);
             return Ok(image);
         }
         built.into_image().map_err(|bad| EngineError::Corrupt {

@@ -262,8 +262,8 @@ fn a_forged_image_leads_nowhere_outside() {
     let body = &good[layout.body()..];
     let mut refused = 0;
     let mut tried = 0;
-    for at in (0..body.len() - 4).step_by(97) {
-        for value in [0, 1, u32::MAX, u32::MAX / 2, at as u32] {
+    for at in (0..body.len() - 4).step_by(317) {
+        for value in [1, u32::MAX, at as u32] {
             let mut forged = body.to_vec();
             forged[at..at + 4].copy_from_slice(&value.to_le_bytes());
             let image = Image::in_memory(seal(&header, &forged)).unwrap();

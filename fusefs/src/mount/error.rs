@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::users::MountUser;
+
 /// Result of mounting and unmounting.
 pub type Result<T, E = MountError> = std::result::Result<T, E>;
 
@@ -60,10 +62,37 @@ pub enum MountError {
         path: PathBuf,
     },
     /// Something under the mount point is in use.
-    #[error("{} is in use", path.display())]
+    #[error("{} is in use{}", path.display(), by(users))]
     Busy {
         /// The mount point.
         path: PathBuf,
+        /// Who uses it, as far as can be seen.
+        users: Vec<MountUser>,
+    },
+    /// The layers of a writable view hold changes of another commit.
+    #[error("{} holds changes made to commit {commit}: name another directory", path.display())]
+    OtherCommit {
+        /// The directory of the layers.
+        path: PathBuf,
+        /// The commit they belong to.
+        commit: String,
+    },
+    /// The server of the repository's mounts refused.
+    #[error("the server of {} refused: {message}", repository.display())]
+    Refused {
+        /// The repository.
+        repository: PathBuf,
+        /// What it said.
+        message: String,
+    },
+    /// The server of the repository's mounts does not see the mounts of the one who asks.
+    #[error("the server of the repository's mounts is in another mount namespace")]
+    OtherNamespace,
+    /// There is a server of the repository's mounts already.
+    #[error("the mounts of {} have a server already", repository.display())]
+    Served {
+        /// The repository.
+        repository: PathBuf,
     },
     /// The operating system refused something.
     #[error("cannot {doing} {}", path.display())]
@@ -84,6 +113,17 @@ impl From<grove_engine::Error> for MountError {
     }
 }
 
+/// ` by a (1), b (2) and 3 more`, or nothing.
+fn by(users: &[MountUser]) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<String> = users.iter().take(SHOWN).map(ToString::to_string).collect();
+    match users.len().saturating_sub(SHOWN) {
+        _ if names.is_empty() => String::new(),
+        0 => format!(" by {}", names.join(", ")),
+        more => format!(" by {} and {more} more", names.join(", ")),
+    }
+}
+
 impl MountError {
     /// For `map_err`: names what was tried and with what.
     pub(crate) fn io<E: Into<io::Error>>(
@@ -96,5 +136,28 @@ impl MountError {
             path,
             source: source.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_users_are_named_and_the_others_counted() {
+        let users = |n: u32| {
+            let user = |pid| MountUser {
+                pid,
+                command: "sh".to_owned(),
+            };
+            (1..=n).map(user).collect::<Vec<_>>()
+        };
+        assert_eq!(by(&users(0)), "");
+        assert_eq!(by(&users(2)), " by sh (1), sh (2)");
+        let many = by(&users(7));
+        assert_eq!(
+            many,
+            " by sh (1), sh (2), sh (3), sh (4), sh (5) and 2 more"
+        );
     }
 }

@@ -3,16 +3,13 @@
 //! It opens `/dev/fuse`, mounts, and sends the descriptor back over a socket whose number it finds
 //! in `_FUSE_COMMFD`. The socket is its standard input: nothing has to be inherited by number.
 
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-
 use super::error::{MountError, Result};
+use crate::descriptor;
 
 const HELPER: &str = "fusermount3";
 
@@ -28,7 +25,7 @@ pub(crate) fn mount(at: &Path, options: &str) -> Result<OwnedFd> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|source| MountError::NoHelper { source })?;
-    let received = receive(&ours);
+    let received = descriptor::receive(&ours, &mut [0]).map(|(_, device)| device);
     // It waits for us only with `auto_unmount`; closed all the same before waiting for it.
     drop(ours);
     let output = child
@@ -60,29 +57,12 @@ pub(crate) fn umount(at: &Path, lazy: bool) -> Result<()> {
     }
 }
 
-/// Receives a descriptor; `None` when the other side went away without sending one.
-fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
-    let mut byte = [0u8];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut data = [IoSliceMut::new(&mut byte)];
-    rustix::io::retry_on_intr(|| {
-        recvmsg(socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
-    let mut device = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
-            device = descriptors.next();
-        }
-    }
-    Ok(device)
-}
-
 fn refusal(at: &Path, output: &Output) -> MountError {
     let text = String::from_utf8_lossy(&output.stderr);
     if text.contains("busy") {
         return MountError::Busy {
             path: at.to_owned(),
+            users: Vec::new(),
         };
     }
     let line = text.lines().next().unwrap_or_default().trim();

@@ -14,19 +14,24 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 pub(crate) struct Row {
     /// Device number of the file system, major and minor.
     pub(crate) device: (u32, u32),
+    /// Which directory of the file system is mounted.
+    pub(crate) root: PathBuf,
     /// Where it is mounted.
     pub(crate) point: PathBuf,
+    /// Options of this mount, separated by commas.
+    pub(crate) options: String,
     /// Type of file system.
     pub(crate) kind: String,
+    /// What is mounted, as its maker named it.
+    pub(crate) source: OsString,
+    /// Options of the file system, separated by commas.
+    pub(crate) data: String,
 }
 
 /// All mounts, in the order in which they were made.
 pub(crate) fn read() -> Result<Vec<Row>> {
     let text = fs::read(MOUNTINFO).map_err(MountError::io("read", MOUNTINFO))?;
-    Ok(text
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse)
-        .collect())
+    Ok(parse_all(&text))
 }
 
 /// The mount that a path leads to: of several on the same point, the last hides the others.
@@ -34,17 +39,35 @@ pub(crate) fn at(point: &Path) -> Result<Option<Row>> {
     Ok(read()?.into_iter().rfind(|row| row.point == point))
 }
 
+/// The mounts in the text of a `mountinfo`; lines that are none are left out.
+pub(crate) fn parse_all(text: &[u8]) -> Vec<Row> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(parse)
+        .collect()
+}
+
 /// Parses `36 35 98:0 /root /point options [optional fields] - type source options`.
 fn parse(line: &[u8]) -> Option<Row> {
     let mut fields = line.split(|byte| *byte == b' ');
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
-    let point = unescape(fields.nth(1)?);
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut path = || {
+        fields
+            .next()
+            .map(|field| OsString::from_vec(unescape(field)))
+    };
+    let (root, point) = (path()?, path()?);
+    let options = String::from_utf8_lossy(fields.next()?).into_owned();
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = fields.next()?;
     Some(Row {
         device: (major.parse().ok()?, minor.parse().ok()?),
-        point: OsString::from_vec(point).into(),
+        root: root.into(),
+        point: point.into(),
+        options,
         kind: String::from_utf8(unescape(kind)).ok()?,
+        source: OsString::from_vec(unescape(fields.next()?)),
+        data: String::from_utf8_lossy(&unescape(fields.next()?)).into_owned(),
     })
 }
 
@@ -79,28 +102,34 @@ mod tests {
 
     #[test]
     fn mountinfo_lines_are_parsed() {
-        let row = |device, point: &str, kind: &str| {
+        let row = |device, root: &str, point: &str, options: &str, kind: &str, source: &str| {
+            let data = "rw".to_owned();
             Some(Row {
                 device,
+                root: root.into(),
                 point: point.into(),
+                options: options.to_owned(),
                 kind: kind.to_owned(),
+                source: source.into(),
+                data,
             })
         };
         let table = [
             (
                 "36 35 98:0 /m /mnt rw,noatime master:1 - ext3 /dev/root rw",
-                row((98, 0), "/mnt", "ext3"),
+                row((98, 0), "/m", "/mnt", "rw,noatime", "ext3", "/dev/root"),
             ),
             (
-                "40 35 0:44 / /a\\040b\\134c ro - fuse.grove x ro",
-                row((0, 44), "/a b\\c", "fuse.grove"),
+                "40 35 0:44 / /a\\040b\\134c ro - fuse.grove grove:a\\040b rw",
+                row((0, 44), "/", "/a b\\c", "ro", "fuse.grove", "grove:a b"),
             ),
             (
-                "40 35 0:44 / /m ro shared:1 master:2 - fuse.grove - ro",
-                row((0, 44), "/m", "fuse.grove"),
+                "40 35 0:44 /c\\011 /m ro shared:1 master:2 - fuse.grove - rw",
+                row((0, 44), "/c\t", "/m", "ro", "fuse.grove", "-"),
             ),
             ("40 35 0 / /m ro - ext4 x ro", None),
             ("40 35 0:1 / /m ro", None),
+            ("40 35 0:1 / /m ro - ext4 x", None),
             ("", None),
         ];
         for (line, expected) in table {

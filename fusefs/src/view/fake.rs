@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use grove_engine::Result as EngineResult;
@@ -23,8 +24,12 @@ pub(crate) struct Fake {
     refs: Mutex<BTreeMap<String, ObjectId>>,
     /// Objects asked for.
     pub(crate) loads: Mutex<Vec<ObjectId>>,
+    /// How often all commits were listed.
+    listed: AtomicUsize,
     /// Where images go.
     pub(crate) images: Option<PathBuf>,
+    /// The one image that there is, in place of others.
+    pub(crate) image: Option<PathBuf>,
 }
 
 impl Fake {
@@ -50,6 +55,10 @@ impl Fake {
         object.id = ObjectId::from_bytes(bytes);
         self.files.lock().unwrap().insert(object.id, object.clone());
         object.id
+    }
+
+    pub(crate) fn listed(&self) -> usize {
+        self.listed.load(Ordering::Relaxed)
     }
 
     /// A file object, without being noticed.
@@ -225,10 +234,12 @@ impl Source for Fake {
         })
     }
     fn commits(&self) -> EngineResult<Vec<ObjectId>> {
+        self.listed.fetch_add(1, Ordering::Relaxed);
         Ok(self.commits.lock().unwrap().keys().copied().collect())
     }
     fn image_path(&self, commit: &ObjectId) -> Option<PathBuf> {
-        Some(self.images.as_ref()?.join(format!("{commit}.img")))
+        let named = |dir: &PathBuf| dir.join(format!("{commit}.img"));
+        self.image.clone().or(self.images.as_ref().map(named))
     }
     fn stored(&self) -> EngineResult<(u64, u64)> {
         Ok((10_000, 12))

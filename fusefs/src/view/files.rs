@@ -1,4 +1,4 @@
-//! File objects by their numbers: reading, and finding files by what they hold.
+//! File objects by their numbers, and finding files by what they hold.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,36 +24,6 @@ pub(super) struct FoundFile {
 }
 
 impl<S: Source> View<S> {
-    /// Reads a regular file into `buf`; short only at the end of the file.
-    pub fn read(&self, number: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let node = self.node(number)?;
-        let file = match &node {
-            Node::Live(_) | Node::Dir(_) => return Err(ViewError::IsADirectory),
-            Node::RefLink(_) => return Err(ViewError::WrongType),
-            Node::File(_) | Node::PathFile(_) => self.file_of(&node)?,
-        };
-        if file.header.is_symlink() {
-            return Err(ViewError::WrongType);
-        }
-        let left = file.size.saturating_sub(offset);
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-        let Some(buf) = buf.get_mut(..len).filter(|buf| !buf.is_empty()) else {
-            return Ok(0);
-        };
-        let read = self
-            .source
-            .read_at(&file, offset, buf)
-            .map_err(|source| object_error(self.path(number), "file", file.id, source))?;
-        if read < len {
-            return Err(ViewError::ShortPayload {
-                path: self.path(number),
-                id: file.id,
-                end: offset.saturating_add(read as u64),
-            });
-        }
-        Ok(len)
-    }
-
     /// The numbers under which the kernel may know files with this payload, in all commits whose
     /// images are open.
     pub fn files_of_payload(&self, payload: &PayloadId) -> Vec<u64> {

@@ -15,7 +15,7 @@ use super::{
     Attr, Entry, Item, Lifetime, Numbering, Result, Source, View, ViewError, join, object_error,
     repository_error,
 };
-use crate::inode::{LiveDir, Named, ROOT, cookie};
+use crate::inode::{Inside, LiveDir, Named, ROOT, cookie};
 
 const COMMITS: &str = "commits";
 const REFS: &str = "refs";
@@ -53,6 +53,11 @@ impl<T: PartialEq> Seen<T> {
             seen.changed = SystemTime::now().max(seen.changed + Duration::from_nanos(1));
         }
         (Arc::clone(&seen.value), seen.changed)
+    }
+
+    fn changed(seen: &Mutex<Self>) -> SystemTime {
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.changed
     }
 }
 
@@ -117,12 +122,22 @@ impl<S: Source> View<S> {
                 let (refs, changed) = self.refs()?;
                 ref_child(&refs, changed, prefix, name)
             }
-            LiveDir::Top if name == UNIQUE && self.numbering == Numbering::Shared => {
-                Some(LiveChild::Dir(LiveDir::Unique, self.commits()?.1))
-            }
-            LiveDir::Top => self.live_children(dir)?.remove(name),
+            LiveDir::Top => self.top_child(name),
         };
         child.map_or(Ok(None), |child| self.live_entry(child))
+    }
+
+    /// A directory in the root. A change that nobody has noticed is not looked for: what there is to
+    /// find grows with the repository, and the way to a commit leads through here.
+    fn top_child(&self, name: &str) -> Option<LiveChild> {
+        let commits = || Seen::changed(&self.live.commits);
+        let (dir, changed) = match name {
+            COMMITS => (LiveDir::Commits, commits()),
+            UNIQUE if self.numbering == Numbering::Shared => (LiveDir::Unique, commits()),
+            REFS => (LiveDir::Refs("".into()), Seen::changed(&self.live.refs)),
+            _ => return None,
+        };
+        Some(LiveChild::Dir(dir, changed))
     }
 
     /// How the commits in a directory number their files.
@@ -154,9 +169,16 @@ impl<S: Source> View<S> {
             let (entry, damage) = match (self.live_entry(child), commit) {
                 (Ok(Some(entry)), _) => (entry, None),
                 (Ok(None), _) => continue,
-                // Stands in for what cannot be read: a lookup tells the error.
-                (Err(damage), Some((id, numbering))) => {
-                    let number = self.root_number(&id, numbering);
+                // Stands in for what cannot be read: a lookup tells the error. The number that the
+                // commit would have may be another commit's.
+                (Err(damage), Some((commit, numbering))) => {
+                    let inside = Named::Inside(Arc::new(Inside {
+                        commit,
+                        numbering,
+                        path: "".into(),
+                        is_dir: true,
+                    }));
+                    let number = self.names.number(&inside);
                     (placeholder(number, S_IFDIR), Some(damage))
                 }
                 (Err(damage), None) => return Err(damage),
@@ -177,9 +199,8 @@ impl<S: Source> View<S> {
     fn live_children(&self, dir: &LiveDir) -> Result<BTreeMap<String, LiveChild>> {
         match dir {
             LiveDir::Top => {
-                let commits = LiveChild::Dir(LiveDir::Commits, self.commits()?.1);
-                let refs = LiveChild::Dir(LiveDir::Refs("".into()), self.refs()?.1);
-                Ok([(COMMITS.to_owned(), commits), (REFS.to_owned(), refs)].into())
+                let child = |name: &str| Some((name.to_owned(), self.top_child(name)?));
+                Ok([COMMITS, REFS].into_iter().filter_map(child).collect())
             }
             LiveDir::Commits | LiveDir::Unique => {
                 let (commits, _) = self.commits()?;

@@ -21,10 +21,12 @@
 //! what was looked at of one that has gone then answers with an error.
 
 mod attr;
+mod data;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod files;
+mod here;
 mod live;
 mod source;
 #[cfg(test)]
@@ -49,7 +51,7 @@ pub use error::ViewError;
 use live::Live;
 pub use source::Source;
 use tree::{At, PathFile, TreeDir};
-pub use types::{Attr, Entry, Item, Lifetime, Lookup, Usage, What};
+pub use types::{Attr, Entry, Item, Lifetime, Lookup, PlainCopy, Usage, What};
 
 /// Longest name that is looked for, in bytes.
 pub const NAME_MAX: usize = 255;
@@ -157,8 +159,14 @@ impl<S: Source> View<S> {
         }
     }
 
-    /// Looks a name up in a directory.
+    /// Looks a name up in a directory. `.` finds any inode by its number alone, and `..` what a
+    /// directory is in: so the kernel finds what a file handle stands for that it has forgotten.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Lookup> {
+        match name {
+            b"." => return self.getattr(parent).map(Lookup::Found),
+            b".." => return self.getattr(self.parent_of(parent)?).map(Lookup::Found),
+            _ => {}
+        }
         let dir = self.node(parent)?;
         let text = std::str::from_utf8(name).ok();
         let (found, absent) = match &dir {
@@ -271,6 +279,15 @@ impl<S: Source> View<S> {
             Err(_) => None,
         };
         path.unwrap_or_else(|| format!("inode {number}"))
+    }
+
+    /// The number of the directory that a directory is in; of the root, its own.
+    fn parent_of(&self, number: u64) -> Result<u64> {
+        match self.node(number)? {
+            Node::Live(dir) => Ok(self.live_parent(&dir)),
+            Node::Dir(dir) => self.tree_parent(&dir),
+            _ => Err(ViewError::NotADirectory),
+        }
     }
 
     fn node(&self, number: u64) -> Result<Node> {

@@ -1,11 +1,12 @@
 //! Where a view takes its data from.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use grove_engine::fs::lease::Lease;
 use grove_engine::object::{Commit, DirMeta, Dirtree, FileObject};
-use grove_engine::{ObjectId, ObjectKind, Refs, Repository, Result};
+use grove_engine::{CacheCounts, Group, ObjectId, ObjectKind, Read, Refs, Repository, Result};
 
 /// What a view needs of a repository. Called from many threads at once.
 pub trait Source: Send + Sync + 'static {
@@ -30,6 +31,20 @@ pub trait Source: Send + Sync + 'static {
     ) -> Result<Vec<ObjectId>>;
     /// Reads a payload like `pread`; short only at the end of the file.
     fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<usize>;
+    /// The same; tells the block that a small payload was found in.
+    fn read_grouped(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<Read> {
+        self.read_at(file, offset, buf).map(Read::from)
+    }
+    /// Nobody will ask for this payload of a block any more.
+    fn note_done(&self, _group: &Group, _number: usize) {}
+    /// A plain copy of a file's payload, made if there is none. `None` where there are no copies.
+    fn plain_copy(&self, _file: &FileObject) -> Result<Option<Arc<File>>> {
+        Ok(None)
+    }
+    /// What the cache of decoded blocks was asked for so far.
+    fn cache_counts(&self) -> CacheCounts {
+        CacheCounts::default()
+    }
     /// All refs as they are now.
     fn refs(&self) -> Result<Refs>;
     /// All commits as they are now.
@@ -74,6 +89,22 @@ impl Source for Repository {
     }
     fn read_at(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<usize> {
         Self::read_at(self, file, offset, buf)
+    }
+    fn read_grouped(&self, file: &FileObject, offset: u64, buf: &mut [u8]) -> Result<Read> {
+        match &file.payload {
+            Some(payload) => self.read_payload(payload, file.size, offset, buf),
+            None => Ok(Read::from(0)),
+        }
+    }
+    fn note_done(&self, group: &Group, number: usize) {
+        Self::note_done(self, group, number);
+    }
+    fn plain_copy(&self, file: &FileObject) -> Result<Option<Arc<File>>> {
+        let copy = |payload| Self::plain_copy(self, &payload, file.size);
+        file.payload.map(copy).transpose()
+    }
+    fn cache_counts(&self) -> CacheCounts {
+        Self::cache_counts(self)
     }
     fn refs(&self) -> Result<Refs> {
         Self::refs(self)

@@ -3,18 +3,18 @@
 //! What an image says cannot be read is tried again each time it is asked for: once it can be read,
 //! the image is out of date. So damage that is repaired is gone without a new mount.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use grove_engine::ObjectId;
 
-use super::attr::{FileFacts, S_IFDIR, S_IFREG, file_entry, placeholder, root_entry, tree_entry};
+use super::attr::{FileFacts, file_entry, root_entry, tree_entry};
+use super::here::Here;
 use super::{
     Entry, Item, Numbering, Result, Root, Source, View, ViewError, dots, join, live, object_error,
 };
-use crate::image::{BadImage, Child, Dir, FileRow, Image, Set, twin};
-use crate::inode::{Inside, LiveDir, Named, Place, ROOT, of_dir, of_path_file};
+use crate::image::{BadImage, Child, FileRow, Image, Set, twin};
+use crate::inode::{Inside, LiveDir, Place, ROOT, of_dir, of_path_file};
 
 /// How often an image is made anew for one request.
 const ATTEMPTS: usize = 3;
@@ -59,7 +59,7 @@ impl TreeDir {
 
 /// Why an image did not answer.
 #[derive(Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     /// It is damaged or out of date, and is to be made anew.
     Image,
     View(ViewError),
@@ -77,7 +77,7 @@ impl From<ViewError> for Trouble {
     }
 }
 
-type Tried<T> = std::result::Result<T, Trouble>;
+pub(super) type Tried<T> = std::result::Result<T, Trouble>;
 
 impl<S: Source> View<S> {
     /// Finds a name in a directory.
@@ -101,6 +101,11 @@ impl<S: Source> View<S> {
             return Ok(root_entry(number, &*self.dirmeta(&meta, path)?));
         }
         self.in_dir(dir, |here| Ok(dir_entry(number, &here.dir_set()?)))
+    }
+
+    /// The number of the directory that a directory is in.
+    pub(super) fn tree_parent(&self, dir: &TreeDir) -> Result<u64> {
+        self.in_dir(dir, |here| here.parent_number())
     }
 
     /// The dirmeta of a directory.
@@ -275,17 +280,17 @@ impl<S: Source> View<S> {
         self.in_image(&of.commit, |image| {
             let index = match &of.at {
                 At::Index(0) => 0,
-                At::Index(index) => checked_index(&of.commit, image, *index, image.dirs())?,
+                At::Index(index) if *index < image.dirs() => {
+                    needs_all(&of.commit, image)?;
+                    *index
+                }
+                At::Index(index) => {
+                    let number = of_dir(of.numbering, Place::new(&of.commit, *index));
+                    return Err(ViewError::Stale { number }.into());
+                }
                 At::Path(inside) => image.dir_at(&inside.path)?.ok_or(ViewError::NotFound)?,
             };
-            work(&Here {
-                view: self,
-                image,
-                of,
-                index,
-                dir: image.dir(index)?,
-                path: OnceCell::new(),
-            })
+            work(&Here::new(self, image, of, index)?)
         })
     }
 
@@ -296,7 +301,14 @@ impl<S: Source> View<S> {
     ) -> Result<T> {
         self.in_image(&file.commit, |image| {
             let index = match &file.at {
-                At::Index(index) => checked_index(&file.commit, image, *index, image.files())?,
+                At::Index(index) if *index < image.files() => {
+                    needs_all(&file.commit, image)?;
+                    *index
+                }
+                At::Index(index) => {
+                    let number = of_path_file(Place::new(&file.commit, *index));
+                    return Err(ViewError::Stale { number }.into());
+                }
                 At::Path(inside) => file_at(image, &inside.path)?.ok_or(ViewError::NotFound)?,
             };
             work(image, index)
@@ -304,7 +316,12 @@ impl<S: Source> View<S> {
     }
 
     /// Why a file's object could not be read when the image was made.
-    fn why_no_file(&self, commit: &ObjectId, image: &Image, index: u32) -> Tried<ViewError> {
+    pub(super) fn why_no_file(
+        &self,
+        commit: &ObjectId,
+        image: &Image,
+        index: u32,
+    ) -> Tried<ViewError> {
         let dir_index = image.dir_of_file(index)?;
         let first = image.dir(dir_index)?.files.start;
         let tree = image.tree(dir_index)?;
@@ -333,153 +350,19 @@ impl<S: Source> View<S> {
     }
 }
 
-/// A directory of an image while something is done in it.
-struct Here<'a, S> {
-    view: &'a View<S>,
-    image: &'a Image,
-    of: &'a TreeDir,
-    index: u32,
-    dir: Dir,
-    /// Below the commit's root.
-    path: OnceCell<String>,
-}
-
-/// An entry, or what stands in for it in a listing and why.
-type Found = std::result::Result<Entry, (Entry, ViewError)>;
-
-impl<'a, S: Source> Here<'a, S> {
-    fn path(&self) -> Tried<&str> {
-        if let Some(path) = self.path.get() {
-            return Ok(path);
-        }
-        let path = self.image.dir_path(self.index)?;
-        Ok(self.path.get_or_init(|| path))
-    }
-
-    /// Fails if the listing could not be read.
-    fn listing(&self) -> Tried<()> {
-        if self.dir.is_known() {
-            return Ok(());
-        }
-        let id = self.image.tree(self.index)?;
-        match self.view.source.dirtree(&id) {
-            Ok(_) => Err(Trouble::Image),
-            Err(source) => {
-                let path = self.below(self.path()?);
-                Err(object_error(path, "dirtree", id, source).into())
-            }
-        }
-    }
-
-    /// The directory's own attributes.
-    fn dir_set(&self) -> Tried<Set> {
-        let set = self.image.set(self.dir.set)?;
-        match set.mode {
-            0 => Err(self.why_no_meta(&set, self.path()?)?.into()),
-            _ => Ok(set),
-        }
-    }
-
-    fn file(&self, index: u32) -> Tried<(&'a str, Found)> {
-        let row = self.image.file(index)?;
-        let name = self.image.file_name(&row)?;
-        let number = match self.of.numbering {
-            Numbering::Shared => row.number,
-            Numbering::Unique => self.number(index, name, false)?,
-        };
-        let found = match row.set {
-            Some(set) => Ok(file_entry(number, facts(&row, &self.image.set(set)?))),
-            None => {
-                let damage = self.view.why_no_file(&self.of.commit, self.image, index)?;
-                Err((placeholder(number, S_IFREG), damage))
-            }
-        };
-        Ok((name, found))
-    }
-
-    fn subdir(&self, index: u32) -> Tried<(&'a str, Found)> {
-        let dir = self.image.dir(index)?;
-        let name = self.image.dir_name(&dir)?;
-        let number = self.number(index, name, true)?;
-        let set = self.image.set(dir.set)?;
-        let found = match set.mode {
-            0 => {
-                let damage = self.why_no_meta(&set, &join(self.path()?, name))?;
-                Err((placeholder(number, S_IFDIR), damage))
-            }
-            _ => Ok(dir_entry(number, &set)),
-        };
-        Ok((name, found))
-    }
-
-    fn why_no_meta(&self, set: &Set, path: &str) -> Tried<ViewError> {
-        match self.view.source.dirmeta(&set.meta) {
-            Ok(_) => Err(Trouble::Image),
-            Err(source) => Ok(object_error(self.below(path), "dirmeta", set.meta, source)),
-        }
-    }
-
-    /// The number of something in this directory.
-    fn number(&self, index: u32, name: &str, is_dir: bool) -> Tried<u64> {
-        if self.image.is_complete() {
-            let place = Place::new(&self.of.commit, index);
-            return Ok(match is_dir {
-                true => of_dir(self.of.numbering, place),
-                false => of_path_file(place),
-            });
-        }
-        Ok(self.named(join(self.path()?, name), is_dir))
-    }
-
-    fn parent_number(&self) -> Tried<u64> {
-        let TreeDir {
-            commit, numbering, ..
-        } = self.of;
-        let root = self.view.root_number(commit, *numbering);
-        if self.index == 0 {
-            let above = || {
-                let above = Named::Live(self.view.above(*numbering));
-                self.view.names.number(&above)
-            };
-            return Ok(if root == ROOT { ROOT } else { above() });
-        }
-        match self.dir.parent {
-            0 => Ok(root),
-            parent if self.image.is_complete() => {
-                Ok(of_dir(*numbering, Place::new(commit, parent)))
-            }
-            parent => Ok(self.named(self.image.dir_path(parent)?, true)),
-        }
-    }
-
-    fn named(&self, path: String, is_dir: bool) -> u64 {
-        self.view.names.number(&Named::Inside(Arc::new(Inside {
-            commit: self.of.commit,
-            numbering: self.of.numbering,
-            path: path.into(),
-            is_dir,
-        })))
-    }
-
-    fn below(&self, path: &str) -> String {
-        self.view.below(&self.of.commit, self.of.numbering, path)
-    }
-}
-
 /// A place that was numbered in a complete image means something else in an incomplete one.
-fn checked_index(commit: &ObjectId, image: &Image, index: u32, end: u32) -> Tried<u32> {
+fn needs_all(commit: &ObjectId, image: &Image) -> Tried<()> {
     match image.is_complete() {
+        true => Ok(()),
         false => Err(ViewError::Incomplete { commit: *commit }.into()),
-        true if index < end => Ok(index),
-        true => Err(ViewError::NotFound.into()),
     }
 }
 
-fn dir_entry(number: u64, set: &Set) -> Entry {
+pub(super) fn dir_entry(number: u64, set: &Set) -> Entry {
     tree_entry(number, set.mode, set.uid, set.gid)
 }
 
-fn facts(row: &FileRow, set: &Set) -> FileFacts {
+pub(super) fn facts(row: &FileRow, set: &Set) -> FileFacts {
     FileFacts {
         mode: set.mode,
         uid: set.uid,

@@ -1,8 +1,10 @@
 //! What the view answers.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use grove_engine::ObjectId;
+use grove_engine::{ObjectId, PayloadId};
 
 use super::ViewError;
 
@@ -74,6 +76,15 @@ pub struct Item<'a> {
     pub entry: Entry,
     /// Why its attributes are not known: the rest of the listing is good all the same.
     pub damage: Option<ViewError>,
+}
+
+/// A file's content as a file of its own.
+#[derive(Debug, Clone)]
+pub struct PlainCopy {
+    /// What it is a copy of.
+    pub payload: PayloadId,
+    /// The copy, open for reading.
+    pub file: Arc<File>,
 }
 
 /// Figures for `statfs`.

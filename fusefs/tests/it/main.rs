@@ -4,7 +4,12 @@
 
 mod content;
 mod damage;
+mod handles;
 mod lifecycle;
+mod materialise;
+mod prefetch;
 mod prune;
+mod push;
 mod requests;
+mod shared;
 mod support;

@@ -5,13 +5,15 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use grove_engine::object::{Commit, Metadata};
 use grove_engine::ops::source::{SourceOptions, add_dir};
 use grove_engine::tree::MutableTree;
 use grove_engine::{ObjectId, RefUpdate, Repository, Silent};
 use grove_fusefs::view::Source;
-use grove_fusefs::{MountOptions, Mounted, What, mount};
+use grove_fusefs::{MountOptions, Mounted, Umount, What, mount};
 use rustix::fs::XattrFlags;
 use tempfile::TempDir;
 
@@ -120,6 +122,14 @@ impl Fixture {
         mount(source, what, &self.mnt(), &self.options()).unwrap()
     }
 
+    /// Mounts a commit in another way than by default.
+    pub fn mount_with(&self, id: ObjectId, set: impl FnOnce(&mut MountOptions)) -> Mounted {
+        let mut options = self.options();
+        set(&mut options);
+        let repo = Arc::clone(&self.repo);
+        mount(repo, What::Commit(id), &self.mnt(), &options).unwrap()
+    }
+
     /// Commits the tree and mounts it.
     pub fn mounted(&self) -> Mounted {
         let id = self.commit("main");
@@ -177,6 +187,21 @@ impl Fixture {
             &capability,
         );
     }
+}
+
+/// Waits until something holds that another thread brings about.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "never: {what}");
+        thread::yield_now();
+    }
+}
+
+/// Unmounts and waits until nothing of the mount is left.
+pub fn end(mounted: Mounted) {
+    wait_until("unmounted", || mounted.unmount(Umount::Unused).is_ok());
+    mounted.wait().unwrap();
 }
 
 fn xattr(path: &Path, name: &str, value: &[u8]) {

@@ -14,6 +14,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if cmd::mount::helper::is_called_for() {
+        return cmd::mount::helper::run();
+    }
     cli::Cli::parse()
         .run()
         .unwrap_or_else(|error| exit::report(&error))

@@ -242,7 +242,7 @@ fn add(
         };
         known.insert(piece.id, entry);
         if repo.store().locate(&part_key(&piece.id, 0))?.is_none()
-            && let Some((_, found)) = repo.store().get_stored(&recipe_key(&piece.id), true)?
+            && let Some((_, found)) = repo.store().get_stored(&recipe_key(&piece.id))?
             && let Ok(recipe) = Recipe::decode(found.bytes())
         {
             todo.extend(recipe.pieces());

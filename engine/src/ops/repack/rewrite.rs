@@ -365,7 +365,7 @@ impl How<'_> {
 
     fn record(&self, key: &Key) -> Result<Vec<u8>> {
         let store = self.repo.store();
-        let found = store.get_stored(key, true)?;
+        let found = store.get_stored(key)?;
         let (_, found) = found.ok_or(Error::MissingPayload { id: key.payload() })?;
         let record = found.bytes().to_vec();
         if key.kind == EntryKind::Recipe || !self.recompress {
@@ -377,7 +377,8 @@ impl How<'_> {
         let mut window = vec![0; head.window as usize];
         store.read_payload(&head.base, head.base_size, head.offset, &mut window)?;
         let anew = || -> std::io::Result<Option<Vec<u8>>> {
-            let raw = decompress_with_prefix(frame, &window, head.raw_len as usize)?;
+            let mut raw = vec![0; head.raw_len as usize];
+            decompress_with_prefix(frame, &window, &mut raw)?;
             let new = compress_with_prefix(&raw, &window, self.level)?;
             Ok((new.len() < frame.len()).then_some(new))
         };

@@ -54,6 +54,30 @@ fn where_no_image_can_be_written_it_is_held_in_memory() {
 }
 
 #[test]
+fn a_damaged_image_that_cannot_be_replaced_is_not_asked_again() {
+    let images = tempfile::tempdir().unwrap();
+    let (fake, commit) = sample_with_images(images.path());
+    names(&open(&fake, What::Commit(commit)), ROOT);
+    let path = image_of(images.path(), &commit);
+    let mut bad = fs::read(&path).unwrap();
+    *bad.last_mut().unwrap() ^= 1;
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bad).unwrap();
+    let file = fs::File::open(&path).unwrap();
+    let mut fake = Arc::into_inner(fake).unwrap();
+    // A name that can be opened, but neither removed nor replaced.
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&file);
+    fake.image = Some(format!("/proc/self/fd/{descriptor}").into());
+    let fake = Arc::new(fake);
+    let view = open(&fake, What::Commit(commit));
+    let usr = number(&view, "usr");
+    assert_eq!(names(&view, usr), ["a", "b", "link", "twin"]);
+    fake.loads.lock().unwrap().clear();
+    assert_eq!(names(&view, usr), ["a", "b", "link", "twin"]);
+    assert!(fake.loads.lock().unwrap().is_empty());
+}
+
+#[test]
 fn whether_there_are_extended_attributes_is_known_when_the_image_is_there() {
     let (fake, commit) = sample();
     let view = open(&fake, What::All);

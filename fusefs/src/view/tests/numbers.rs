@@ -162,6 +162,14 @@ fn two_commits_whose_names_begin_alike_are_not_confused() {
     let usr = number(&late, &format!("commits/{one}/usr"));
     let copy = fake.commits.lock().unwrap()[&one].clone();
     fake.commits.lock().unwrap().insert(two, copy);
+    let of_two = |view: &View<Fake>| -> Vec<u64> {
+        let listed = list(view, number(view, "commits"), 9).split_off(2);
+        listed
+            .iter()
+            .map(|(_, entry, _)| entry.attr.number)
+            .collect()
+    };
+    assert!(matches!(of_two(&late)[..], [a, b] if a != b));
     // The one that was there first keeps its numbers, the other one gets none.
     assert_eq!(names(&late, usr), ["a", "b", "link", "twin"]);
     let commits = number(&late, "commits");
@@ -180,6 +188,7 @@ fn two_commits_whose_names_begin_alike_are_not_confused() {
         after.getattr(usr),
         Err(ViewError::Collision { .. })
     ));
+    assert!(matches!(of_two(&after)[..], [a, b] if a != b));
     // Alone, each can be mounted.
     let alone = open(&fake, What::Commit(two));
     assert_eq!(names(&alone, ROOT), ["opt", "usr"]);
@@ -270,6 +279,46 @@ fn a_listing_of_very_many_entries_goes_on_anywhere() {
 }
 
 #[test]
+fn what_a_number_stands_for_and_what_is_above_it_are_found_by_the_names_of_dots() {
+    let (fake, commit) = sample();
+    for (what, above) in [
+        (What::Commit(commit), String::new()),
+        (What::All, format!("commits/{commit}/")),
+    ] {
+        let before = open(&fake, what);
+        let at = |path: &str| walk_to(&before, &format!("{above}{path}"));
+        let dots = |number: u64, name: &[u8]| match open(&fake, what).lookup(number, name) {
+            Ok(Lookup::Found(entry)) => entry.attr,
+            other => panic!("{other:?}"),
+        };
+        for path in ["usr", "usr/twin", "usr/a", "usr/link"] {
+            assert_eq!(dots(at(path).attr.number, b"."), at(path).attr, "{path}");
+        }
+        for (path, above) in [("usr/twin", "usr"), ("usr", "")] {
+            assert_eq!(dots(at(path).attr.number, b".."), at(above).attr, "{path}");
+        }
+        let file = at("usr/a").attr.number;
+        assert!(matches!(
+            before.lookup(file, b".."),
+            Err(ViewError::NotADirectory)
+        ));
+    }
+    let view = open(&fake, What::All);
+    for path in ["", "commits", "refs"] {
+        let entry = walk_to(&view, path);
+        assert_eq!(
+            view.lookup(entry.attr.number, b"..").unwrap(),
+            Lookup::Found(walk_to(&view, ""))
+        );
+    }
+    let past = view.getattr(1 << 61 | 7).unwrap_err();
+    assert!(matches!(past, ViewError::Stale { .. }), "no such commit");
+    let (commit, last) = (number(&view, &format!("commits/{commit}")), (1 << 30) - 1);
+    let past = view.getattr(commit | last).unwrap_err();
+    assert!(matches!(past, ViewError::Stale { .. }), "no such directory");
+}
+
+#[test]
 fn those_who_want_an_image_wait_for_the_one_who_makes_it() {
     let (fake, commit) = sample();
     let images = Images::new(Arc::clone(&fake));
@@ -286,4 +335,15 @@ fn those_who_want_an_image_wait_for_the_one_who_makes_it() {
     let root = fake.commits.lock().unwrap()[&commit].tree;
     let loads = fake.loads.lock().unwrap();
     assert_eq!(loads.iter().filter(|id| **id == root).count(), 1);
+}
+
+#[test]
+fn the_way_to_a_commit_leads_past_the_list_of_all() {
+    let (fake, commit) = sample();
+    let view = open(&fake, What::All);
+    number(&view, &format!("commits/{commit}/usr/a"));
+    number(&view, &format!("unique/{commit}/usr/a"));
+    assert_eq!(fake.listed(), 0);
+    names(&view, number(&view, "commits"));
+    assert!(fake.listed() > 0);
 }

@@ -1,183 +1,229 @@
 //! `grove mount`.
 //!
-//! Serving needs threads, which a fork would lose; so the background server is this program
-//! started again with `--serve`. It tells over its standard output that the mount is usable.
+//! Serving needs threads, which a fork would lose; so what serves in the background is this
+//! program started again, `grove mount --serve`. It tells over its standard output that it is
+//! ready. Normally it is the daemon of the repository, which serves all its mounts; otherwise a
+//! process for one mount.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+mod background;
+pub mod helper;
+mod list;
+mod log;
+mod options;
+mod serve;
+mod stats;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::thread;
+use std::process::ExitCode;
 
-use grove_engine::Repository;
-use grove_engine::error::IoResultExt;
-use grove_fusefs::{MountError, MountOptions, Umount, Unmounter, What, clear_stale, mount};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use grove_fusefs::daemon::{MountRequest, Place, Shared, mount_shared};
+use grove_fusefs::{MountError, Umount, clear_stale, overlay, umount};
 
 use crate::cli::Globals;
-use crate::exit::{self, Error, Result};
+use crate::exit::{Error, Result};
+use crate::json::JsonSwitch;
+use background::Failed;
+use options::Options;
 
-/// What the server writes once the mount is usable.
-const READY: &[u8] = b"ready\n";
-/// Where the background server writes, in the repository's cache directory.
-const LOG_NAME: &str = "mount.log";
-
-/// Show a commit, or all of them, as a directory
+/// Show a commit, or all of them, as a directory; list mounts, or tell what they did
 ///
 /// Returns when the mount is usable. Nothing is copied: files are read from the repository when
 /// they are looked at. With --all, the directory holds commits/CHECKSUM for each commit and
 /// refs/NAME as a link to one; there a prune takes commits away, while a commit that is mounted by
-/// itself is kept. Errors met later are written to cache/mount.log in the repository.
+/// itself is kept. Errors met later are written to cache/mount.log in the repository, or to the
+/// system's log if that cannot be written.
+///
+/// Mounts made by root share one process for each repository, and what the kernel has cached of a
+/// file serves all of them. The process starts with the first mount and ends after the last. For
+/// users without that right, in another mount namespace than that process, and with --private, a
+/// mount has a process of its own.
+///
+/// Without arguments, the mounts that can be seen from here are listed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove mount os/stable /mnt\n  grove mount --all /mnt\n  \
-    grove mount -f os/stable /mnt")]
+    grove mount --overlay /srv/changes os/stable /mnt\n  grove mount\n  grove mount --stats /mnt")]
 pub struct Args {
-    /// Which commit; with --all, where to mount
+    /// Which commit; with --all, where to mount; with --stats, which mount
     #[arg(value_name = "REV")]
-    first: String,
+    first: Option<String>,
     /// Where to mount, a directory
-    #[arg(value_name = "DIR", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "DIR", conflicts_with_all = ["all", "stats", "daemon"])]
     second: Option<PathBuf>,
     /// Mount every ref and every commit of the repository
     #[arg(long)]
     all: bool,
-    /// Stay in front; Ctrl-C unmounts
+    /// Stay in front, with a process for this mount alone; Ctrl-C unmounts
     #[arg(long, short)]
     foreground: bool,
-    /// Let other users in
+    /// Have a process for this mount alone
+    #[arg(long)]
+    private: bool,
+    /// Let other users in, as far as owners and modes allow; always so for root
     #[arg(long)]
     allow_other: bool,
     /// Honour set-user-ID, set-group-ID and file capabilities
-    #[arg(long)]
+    #[arg(long, overrides_with = "no_suid")]
     suid: bool,
-    /// Serve in front, and say so when the mount is usable
+    /// Ignore them (the default)
+    #[arg(long, visible_alias = "nosuid")]
+    no_suid: bool,
+    /// Let device files work
+    #[arg(long, overrides_with = "no_dev")]
+    dev: bool,
+    /// Have device files lead nowhere (the default)
+    #[arg(long, visible_alias = "nodev")]
+    no_dev: bool,
+    /// Let programs be run (the default)
+    #[arg(long, overrides_with = "no_exec")]
+    exec: bool,
+    /// Let no program be run
+    #[arg(long, visible_alias = "noexec")]
+    no_exec: bool,
+    /// Show no extended attributes: the kernel asks for them again each time, while it keeps the rest
+    #[arg(long)]
+    no_xattrs: bool,
+    /// Give each path an inode number of its own; else identical files share one, and with it what
+    /// is cached of them
+    #[arg(long)]
+    unique_inodes: bool,
+    /// Make the directory writable: changes are kept below UPPER, the commit stays as it is
+    #[arg(long, value_name = "UPPER", conflicts_with = "all")]
+    overlay: Option<PathBuf>,
+    /// Options as mount(8) has them, separated by commas: the long options above by name (all,
+    /// private, suid, nodev, noexec, noxattrs, overlay=UPPER); those that only concern /etc/fstab are
+    /// ignored
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+    /// Write to FILE in which order files are read, for --prefetch
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Read what FILE, made by --record, tells into memory in the background
+    #[arg(long, value_name = "FILE")]
+    prefetch: Option<PathBuf>,
+    /// Let the kernel read large files from plain copies, kept in the repository's cache (root only)
+    ///
+    /// Pays for sequential reading and mapping of large files; opening any file gets slower.
+    #[arg(long)]
+    materialise: bool,
+    /// Tell requests and other figures of the mount at the directory, or of all of the repository
+    #[arg(long, conflicts_with_all = ["all", "foreground"])]
+    stats: bool,
+    #[command(flatten)]
+    json: JsonSwitch,
+    /// Be the process that serves the repository's mounts, in front, until Ctrl-C or SIGTERM; prints
+    /// "ready" when it can be used
+    #[arg(long, conflicts_with_all = ["first", "all", "foreground"])]
+    daemon: bool,
+    /// Be that of the background, and say so when ready
     #[arg(long, hide = true)]
     serve: bool,
 }
 
-impl Args {
-    fn dir(&self) -> &Path {
-        self.second.as_deref().unwrap_or_else(|| Path::new(&self.first))
-    }
+/// What is to be mounted, where and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// `None` for all commits.
+    rev: Option<String>,
+    dir: PathBuf,
+    options: Options,
 }
 
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    // Errors about the repository and the rev are told before anything is started.
-    let repo = globals.repository()?;
-    let what =
-        if args.all { What::All } else { What::Commit(repo.resolve_rev(&args.first)?) };
-    drop(repo);
-    if args.foreground || args.serve {
-        // Serving goes on in another working directory.
-        let path = globals.repo_path();
-        let path = std::fs::canonicalize(&path).at(&path)?;
-        serve(Repository::open(&path)?, what, args)
-    } else {
-        in_background(args, globals)
+    if args.stats {
+        return stats::run(args.first.as_deref().map(Path::new), args.json, globals);
+    }
+    if args.daemon {
+        return serve::daemon(args.serve, globals);
+    }
+    let options = args.options()?;
+    let Some(first) = &args.first else {
+        return match options.all {
+            true => Err(Error::Usage("where to mount is not said".to_owned())),
+            false => list::run(args.json),
+        };
+    };
+    let (rev, dir) = match (options.all, &args.second) {
+        (true, None) => (None, PathBuf::from(first)),
+        (false, Some(dir)) => (Some(first.clone()), dir.clone()),
+        (true, Some(_)) => return Err(Error::Usage("--all takes a directory only".to_owned())),
+        (false, None) => return Err(Error::Usage("where to mount is not said".to_owned())),
+    };
+    let job = Job { rev, dir, options };
+    match args.foreground || args.serve {
+        true => serve::private(&job, args.serve, globals),
+        false => mount(&job, globals),
     }
 }
 
-fn in_background(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let program = std::env::current_exe().at("/proc/self/exe")?;
-    let mut command = Command::new(&program);
-    command.arg("mount").arg("--serve").arg("--repo").arg(globals.repo_path());
-    for (flag, name) in
-        [(args.all, "--all"), (args.allow_other, "--allow-other"), (args.suid, "--suid")]
+impl Args {
+    fn options(&self) -> Result<Options> {
+        let mut options = Options::default();
+        for text in &self.options {
+            options.add(text)?;
+        }
+        for (set, on, off) in [
+            (&mut options.attrs.suid, self.suid, self.no_suid),
+            (&mut options.attrs.dev, self.dev, self.no_dev),
+            (&mut options.attrs.exec, self.exec, self.no_exec),
+        ] {
+            *set = (*set || on) && !off;
+        }
+        options.all |= self.all;
+        options.private |= self.private;
+        options.allow_other |= self.allow_other;
+        options.xattrs &= !self.no_xattrs;
+        options.unique_inodes |= self.unique_inodes;
+        options.overlay = self.overlay.clone().or(options.overlay);
+        options.record.clone_from(&self.record);
+        options.prefetch.clone_from(&self.prefetch);
+        options.materialise = self.materialise;
+        match options.all && options.overlay.is_some() {
+            true => Err(Error::Usage("an overlay needs one commit below it".to_owned())),
+            false => Ok(options),
+        }
+    }
+}
+
+/// Mounts, and returns when the mount is usable.
+pub fn mount(job: &Job, globals: &Globals) -> Result<ExitCode> {
+    clear_stale(&job.dir)?;
+    match mount_commit(job, globals) {
+        Ok(()) => {}
+        Err(Failed::Told(code)) => return Ok(code),
+        Err(Failed::Here(error)) => return Err(error),
+    }
+    if let Some(upper) = &job.options.overlay
+        && let Err(error) = overlay(&job.dir, upper)
     {
-        command.args(flag.then_some(name));
+        // The first error is the one to tell.
+        let _ = umount(&job.dir, Umount::Lazy);
+        return Err(error.into());
     }
-    command.arg("--").arg(&args.first).args(&args.second);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().at(&program)?;
-    if is_ready(&mut child) {
-        return Ok(ExitCode::SUCCESS);
-    }
-    // It has ended, or is about to: its words and its code are ours.
-    let mut words = Vec::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_end(&mut words).at(&program)?;
-    }
-    io::stderr().write_all(&words).at("standard error")?;
-    let code = child.wait().at(&program)?.code().and_then(|code| u8::try_from(code).ok());
-    Ok(ExitCode::from(code.unwrap_or(exit::FAILED)))
-}
-
-fn is_ready(child: &mut Child) -> bool {
-    let mut answer = vec![0; READY.len()];
-    let read = child.stdout.take().map(|mut stdout| stdout.read_exact(&mut answer));
-    matches!(read, Some(Ok(()))) && answer == READY
-}
-
-fn serve(repo: Repository, what: What, args: &Args) -> Result<ExitCode> {
-    if args.serve {
-        // Out of the reach of the terminal's signals; fails only for a group leader, which a
-        // process that was just started is not.
-        let _ = rustix::process::setsid();
-    }
-    let mut options = MountOptions::default();
-    options.allow_other |= args.allow_other;
-    options.suid = args.suid;
-    options.name = format!("grove:{}", repo.path().display());
-    // In the background nobody reads standard error once the mount is there.
-    let log = args.serve.then(|| repo.cache_dir().join(LOG_NAME));
-    options.on_error = Arc::new(move |text| tell(log.as_deref(), text));
-    clear_stale(args.dir())?;
-    // Before the mount: who sees it may send a signal at once.
-    let signals = listen().at("/")?;
-    let mounted = mount(Arc::new(repo), what, args.dir(), &options).map_err(explain)?;
-    let unmounter = mounted.unmounter();
-    thread::spawn(move || unmount_on_signal(signals, &unmounter));
-    std::env::set_current_dir("/").at("/")?;
-    if args.serve {
-        let mut out = io::stdout();
-        out.write_all(READY)?;
-        out.flush()?;
-    }
-    mounted.wait()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells of an error met while serving; there is nowhere to tell of failing to do so.
-fn tell(log: Option<&Path>, text: &str) {
-    let line = match log {
-        Some(_) => format!("{}: process {}: {text}\n", jiff::Timestamp::now(), std::process::id()),
-        None => format!("error: {text}\n"),
-    };
-    let mut out: Box<dyn Write> = match log.map(|path| File::options().append(true).create(true).open(path)) {
-        Some(Ok(file)) => Box::new(file),
-        _ => Box::new(io::stderr()),
-    };
-    drop(out.write_all(line.as_bytes()));
-}
-
-/// Gets a byte with each SIGINT and SIGTERM; the second one kills.
-fn listen() -> io::Result<UnixStream> {
-    let (receiver, sender) = UnixStream::pair()?;
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
-        signal_hook::flag::register(signal, Arc::clone(&flag))?;
-        signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+fn mount_commit(job: &Job, globals: &Globals) -> Result<(), Failed> {
+    if !job.options.needs_own_process() {
+        // What is no repository is said by the one who opens it.
+        if let Ok(place) = Place::of(&globals.repo_path()) {
+            let request = MountRequest {
+                rev: job.rev.clone(),
+                attrs: job.options.attrs,
+                xattrs: job.options.xattrs,
+                numbering: job.options.numbering(),
+            };
+            let start = || background::start_daemon(place.repository());
+            match mount_shared(&place, &request, &job.dir, start)? {
+                Shared::Mounted(_) => return Ok(()),
+                Shared::Not(why) if globals.verbose => {
+                    eprintln!("note: a process for this mount alone: {why}");
+                }
+                Shared::Not(_) => {}
+            }
+        }
     }
-    Ok(receiver)
-}
-
-fn unmount_on_signal(mut signals: UnixStream, unmounter: &Unmounter) {
-    if signals.read_exact(&mut [0]).is_err() {
-        return;
-    }
-    if let Err(error) = unmounter.unmount(Umount::Unused) {
-        // Someone has files open: take the mount out of their way and serve them to the end.
-        let _ = writeln!(
-            io::stderr(),
-            "warning: {error}; detached until the last user is gone"
-        );
-        let _ = unmounter.unmount(Umount::Lazy);
-    }
+    background::start_private(job, globals)
 }
 
 fn explain(error: MountError) -> Error {

@@ -8,6 +8,7 @@ macro_rules! snapshot {
 }
 
 mod compare;
+mod conformance;
 mod docs;
 mod env;
 mod errors;
@@ -15,6 +16,7 @@ mod interrupt;
 mod kill;
 mod look;
 mod mount;
+mod mount_uses;
 mod ostree;
 mod prune;
 mod readme;

@@ -1,0 +1,136 @@
+//! Serving: the daemon of a repository, and the process of one mount.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use grove_engine::Repository;
+use grove_engine::error::IoResultExt;
+use grove_fusefs::daemon::{Daemon, DaemonOptions, Place, Stay};
+use grove_fusefs::{MountOptions, Umount, Unmounter, What, clear_stale, mount, overlay};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::background::READY;
+use super::log::{self, Log};
+use super::{Job, explain};
+use crate::cli::Globals;
+use crate::exit::Result;
+
+/// Serves all mounts of the repository.
+pub fn daemon(in_background: bool, globals: &Globals) -> Result<ExitCode> {
+    detach_from_terminal(in_background);
+    let place = Place::of(&globals.repo_path());
+    let repo = match &place {
+        Ok(place) => Repository::open(place.repository())?,
+        // Its error says more.
+        Err(_) => globals.repository()?,
+    };
+    let place = place?;
+    let mut options = DaemonOptions::default();
+    let log = log_of(&repo, in_background);
+    options.on_error = Arc::new(move |text| log.tell(text));
+    let signals = listen().at("/")?;
+    let repo = Arc::new(repo);
+    let daemon = match in_background {
+        true => Daemon::start(repo, place, options, Stay::WhileMounted)?,
+        false => Daemon::start_alone(repo, place, options, Stay::UntilSignal)?,
+    };
+    settle(true)?;
+    daemon.run(signals.as_fd())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves one mount.
+pub fn private(job: &Job, in_background: bool, globals: &Globals) -> Result<ExitCode> {
+    detach_from_terminal(in_background);
+    // Serving goes on in another working directory.
+    let path = globals.repo_path();
+    let path = std::fs::canonicalize(&path).at(&path)?;
+    let repo = Repository::open(&path)?;
+    let mut options = MountOptions::default();
+    options.name = format!("grove:{}", path.display());
+    let what = match &job.rev {
+        None => What::All,
+        Some(rev) => {
+            let id = repo.resolve_rev(rev)?;
+            options.name.push_str(&format!("#{id}"));
+            What::Commit(id)
+        }
+    };
+    options.allow_other |= job.options.allow_other;
+    options.attrs = job.options.attrs;
+    options.xattrs = job.options.xattrs;
+    options.numbering = job.options.numbering();
+    options.record.clone_from(&job.options.record);
+    options.prefetch.clone_from(&job.options.prefetch);
+    options.materialise = job.options.materialise;
+    let log = log_of(&repo, in_background);
+    options.on_error = Arc::new(move |text| log.tell(text));
+    clear_stale(&job.dir)?;
+    // Before the mount: who sees it may send a signal at once.
+    let signals = listen().at("/")?;
+    let mounted = mount(Arc::new(repo), what, &job.dir, &options).map_err(explain)?;
+    if let Some(upper) = &job.options.overlay {
+        overlay(&job.dir, upper)?;
+    }
+    let _reporter = mounted.report()?;
+    let unmounter = mounted.unmounter();
+    thread::spawn(move || unmount_on_signal(signals, &unmounter));
+    settle(in_background)?;
+    mounted.wait()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log_of(repo: &Repository, in_background: bool) -> Log {
+    // In the background nobody reads standard error once the mount is there.
+    Log::new(in_background.then(|| repo.cache_dir().join(log::NAME)))
+}
+
+fn detach_from_terminal(in_background: bool) {
+    if in_background {
+        // Out of the reach of the terminal's signals; fails only for a group leader, which a
+        // process that was just started is not.
+        let _ = rustix::process::setsid();
+    }
+}
+
+/// Keeps no directory busy, and says that all is ready.
+fn settle(tell: bool) -> Result<()> {
+    std::env::set_current_dir("/").at("/")?;
+    if tell {
+        let mut out = io::stdout();
+        out.write_all(READY)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Gets a byte with each SIGINT and SIGTERM; the second one kills.
+fn listen() -> io::Result<UnixStream> {
+    let (receiver, sender) = UnixStream::pair()?;
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
+        signal_hook::flag::register(signal, Arc::clone(&flag))?;
+        signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+    }
+    Ok(receiver)
+}
+
+fn unmount_on_signal(mut signals: UnixStream, unmounter: &Unmounter) {
+    if signals.read_exact(&mut [0]).is_err() {
+        return;
+    }
+    if let Err(error) = unmounter.unmount(Umount::Unused) {
+        // Someone has files open: take the mount out of their way and serve them to the end.
+        let _ = writeln!(
+            io::stderr(),
+            "warning: {error}; detached until the last user is gone"
+        );
+        let _ = unmounter.unmount(Umount::Lazy);
+    }
+}
