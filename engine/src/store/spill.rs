@@ -172,7 +172,9 @@ mod tests {
         std::fs::create_dir(dir.path().join("cache")).unwrap();
         let spill = Spill::new(dir.path());
         let used = block(1);
-        (0..5).for_each(|n| drop(used.note_done(n)));
+        for n in 0..5 {
+            used.note_done(n);
+        }
         spill.put(place(9999), &used);
         for n in 0..SLOTS.get() + 2 {
             spill.put(place(n), &block(n as u8 | 1));
