@@ -17,6 +17,7 @@ impl Bench<'_> {
             self.leave_out("mount: two commits: takes --second DIR");
             return Ok(());
         }
+        images.read(FileSystem::Grove)?;
         let repo = images.path(FileSystem::Grove);
         let mut first = On::new(FileSystem::Grove.name(), images, None);
         first.mounted = Some(self.mounted(images, FileSystem::Grove)?);

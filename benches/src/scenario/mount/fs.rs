@@ -80,7 +80,7 @@ impl Mounted {
         let usage = call.measure()?.usage;
         let servers = match kind {
             FileSystem::Squashfuse => Servers::find("squashfuse_ll".as_ref(), &[dir]),
-            FileSystem::Borg => Servers::find("python3".as_ref(), &[dir]),
+            FileSystem::Borg => Servers::find("/usr/bin/python3".as_ref(), &[dir]),
             _ => Servers::default(),
         };
         Ok((Self::new(dir, servers, None), usage, call.to_string()))

@@ -2,7 +2,7 @@
 //!
 //! All of them are made once and kept. A file beside them says of which trees, and others are refused.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -44,6 +44,18 @@ impl Images {
             FileSystem::Borg => "borg",
             FileSystem::Grove => "grove",
         })
+    }
+
+    /// Reads an image or repository, so that it is in the page cache: what is cold is the mount alone.
+    pub(super) fn read(&self, kind: FileSystem) -> Result<()> {
+        let path = self.path(kind);
+        if fs::metadata(&path).at(&path)?.is_dir() {
+            return walk::read(&path).map(drop);
+        }
+        let mut file = File::open(&path).at(&path)?;
+        std::io::copy(&mut file, &mut std::io::sink())
+            .map(drop)
+            .at(&path)
     }
 
     /// The repository of very many files.

@@ -139,6 +139,7 @@ impl Bench<'_> {
 
     /// Everything that is compared.
     fn whole(&mut self, images: &Images, kind: FileSystem) -> Result<()> {
+        images.read(kind)?;
         let mut on = On::new(kind.name(), images, None);
         on.mounted = Some(self.mounted(images, kind)?);
         self.client(&on, step::COLD_WALK, Act::Walk, None)?;
@@ -180,6 +181,7 @@ impl Bench<'_> {
 
     /// What a slow program can do in a time that makes sense.
     fn part(&mut self, images: &Images, kind: FileSystem) -> Result<()> {
+        images.read(kind)?;
         let mut on = On::new(kind.name(), images, Some(LIMIT));
         on.mounted = Some(self.mounted(images, kind)?);
         self.client(&on, step::COLD_WALK, Act::Walk, None)?;
