@@ -353,22 +353,21 @@ impl Store {
             window: true,
             ..way
         };
-        WINDOW.with_borrow_mut(|kept| {
-            // Taken, as a window may need a delta in a damaged repository.
-            let mut window = std::mem::take(kept);
-            window.resize(window.len().max(head.window as usize), 0);
-            let into = &mut window[..head.window as usize];
-            let made = self
-                .read_nested(base, head.offset, into, way)
-                .and_then(|_| {
-                    decompress_with_prefix(frame, into, out)
-                        .map_err(|e| self.bad_part(key, &e.to_string()))
-                });
-            if window.len() <= KEPT_WINDOW {
-                *kept = window;
-            }
-            made
-        })
+        // Taken, not borrowed: a window can need a delta, too, in a damaged repository or for a moment
+        // while a repack goes on.
+        let mut window = WINDOW.take();
+        window.resize(window.len().max(head.window as usize), 0);
+        let into = &mut window[..head.window as usize];
+        let made = self
+            .read_nested(base, head.offset, into, way)
+            .and_then(|_| {
+                decompress_with_prefix(frame, into, out)
+                    .map_err(|e| self.bad_part(key, &e.to_string()))
+            });
+        if window.len() <= KEPT_WINDOW {
+            WINDOW.set(window);
+        }
+        made
     }
 
     fn delta_of<'r>(&self, key: &Key, record: &'r [u8]) -> Result<(DeltaHead, &'r [u8])> {
