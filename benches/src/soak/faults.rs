@@ -15,8 +15,8 @@ use super::writer::BRANCH;
 use crate::error::{At, Error, Result};
 use crate::walk;
 
-/// Longer than any of these takes.
-const LIMIT: Duration = Duration::from_secs(180);
+/// Longer than any of these takes; a damaged copy is committed, and read whole, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(900);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Servers are killed in this part of the time; later, those that live on are watched for leaks.
 const KILLS: f64 = 0.3;

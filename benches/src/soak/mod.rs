@@ -219,10 +219,12 @@ fn verdict(soak: &Soak, hangs: &[String], samples: &[Sample], record: &mut Recor
             record.fact(FAILS, line);
         }
     }
-    memory_verdict(soak, samples, record);
+    // A soak that was cut short may have ended before memory came to rest.
+    let whole = soak.duration >= LONG && hangs.is_empty();
+    memory_verdict(whole, samples, record);
 }
 
-fn memory_verdict(soak: &Soak, samples: &[Sample], record: &mut Record) {
+fn memory_verdict(whole: bool, samples: &[Sample], record: &mut Record) {
     let mib = |bytes: f64| bytes / f64::from(1 << 20);
     let most = samples.iter().map(|sample| sample.largest_bytes).max();
     let most = most.unwrap_or(0);
@@ -241,7 +243,7 @@ fn memory_verdict(soak: &Soak, samples: &[Sample], record: &mut Record) {
         mib(growth)
     );
     // Caches are still being filled in the first minutes.
-    if soak.duration < LONG {
+    if !whole {
         record.fact(FIGURE, what);
     } else {
         let key = if growth <= GROWTH as f64 {
