@@ -31,6 +31,18 @@ const BIND_AND_STOP: [(&str, &str); 3] = [
     ("LD_WARN", "1"),
 ];
 
+/// A name beside this one that is not there, and no longer than a name may be.
+fn absent(name: &[u8]) -> Vec<u8> {
+    const LONGEST: usize = 255;
+    let base = name
+        .rsplit(|byte| *byte == b'/')
+        .next()
+        .map_or(0, <[u8]>::len);
+    let over = (base + ABSENT.len()).saturating_sub(LONGEST);
+    let kept = name.get(..name.len() - over).unwrap_or_default();
+    [kept, ABSENT].concat()
+}
+
 /// What an act did.
 #[derive(Debug, Default)]
 pub(super) struct Done {
@@ -155,7 +167,7 @@ impl Job {
             if self.is_over() {
                 break;
             }
-            let absent = [name, ABSENT].concat();
+            let absent = absent(name);
             match rustix::fs::statat(&self.root, &*absent, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => done.items += 1,
                 Err(errno) => return Err(errno).at(self.named(&absent)),

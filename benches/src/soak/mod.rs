@@ -1,8 +1,8 @@
 //! Mounts under load for a long time: readers of every kind beside commits, prunes and repacks.
 //!
-//! Three releases stay mounted, and their trees stay on disk to compare with. [`readers`] compare,
-//! [`writer`] changes the repository, [`faults`] kills servers, unmounts what is in use and damages a
-//! copy, [`watch`] looks at memory and at who makes no progress. What is read wrong is never excused;
+//! Three releases stay mounted, and their trees stay on disk to compare with. `readers` compare,
+//! `writer` changes the repository, `faults` kills servers, unmounts what is in use and damages a
+//! copy, `watch` looks at memory and at who makes no progress. What is read wrong is never excused;
 //! an error is, while a server is being killed.
 
 mod faults;
