@@ -5,8 +5,8 @@
 //! commit; the blocks behind are checked when they are first touched. Every number that is read from
 //! it is checked where it is used, so a wrong image is an error and nothing worse.
 //!
-//! This module knows what an image holds ([`Image`]), makes it ([`build`]), and keeps those that are
-//! open ([`set`]). What inode numbers are given to its entries is the view's business.
+//! This module knows what an image holds (`Image`), makes it (`build`), and keeps those that are
+//! open (`set`). What inode numbers are given to its entries is the view's business.
 
 mod build;
 mod format;
