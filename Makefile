@@ -9,7 +9,7 @@ MAX_LOCKED := 240
 BENCH := release
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: help setup fmt lint test demo bench-small suites docs ci
+.PHONY: help setup fmt lint test demo bench-small soak suites docs ci
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -48,7 +48,10 @@ demo: setup ## Packages to commits to a mounted directory, and what differs
 bench-small: ## Grove beside the tools installed here, on small inputs
 	$(CARGO) build --workspace --bins --locked --profile $(BENCH)
 	$(TARGET)/$(BENCH:dev=debug)/scenario all --small
-	$(TARGET)/$(BENCH:dev=debug)/scenario soak --minutes 0.5
+
+soak: ## Read mounts for an hour beside everything that disturbs them
+	$(CARGO) build --workspace --bins --locked --release
+	$(TARGET)/release/scenario soak
 
 suites: setup ## Suites of others above a mount: pjdfstest, if it is installed
 	$(CARGO) build --workspace --bins --locked
