@@ -61,12 +61,30 @@ pub(super) fn read(soak: &Soak, number: u64) {
             Ok(Found::Same(count)) => soak.shared.count(what, count),
             Ok(Found::Different(text)) => soak.shared.found_wrong(&format!("{}: {text}", kept.rev)),
             Err(error) if soak.shared.still_calm(calm) => {
+                let text = format!("{}: {what}: {}", kept.rev, told(&error));
                 soak.shared
-                    .error(&format!("{}: {what}: {}", kept.rev, told(&error)));
+                    .error(&format!("{text} ({})", circumstances(soak, kept, &error)));
             }
             Err(_) => soak.shared.count("errors while a server was killed", 1),
         }
     }
+}
+
+/// What tells a name that is gone from a mount that is gone: whether the error comes again, and
+/// what the kernel has mounted there.
+fn circumstances(soak: &Soak, kept: &Kept, error: &Error) -> String {
+    let again = match error {
+        Error::Io { path, .. } => match fs::symlink_metadata(path) {
+            Ok(_) => "not again".to_owned(),
+            Err(error) => format!("again: {error}"),
+        },
+        _ => "not tried again".to_owned(),
+    };
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let point = format!(" {} ", kept.mount.display());
+    let mounts: Vec<_> = table.lines().filter(|row| row.contains(&point)).collect();
+    let second = soak.elapsed().as_secs();
+    format!("second {second}; {again}; mounted: {mounts:?}")
 }
 
 /// Compares everything.

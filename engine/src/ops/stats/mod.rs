@@ -10,6 +10,7 @@
 mod largest;
 mod savings;
 mod survey;
+mod tree;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,12 +19,22 @@ pub use self::largest::LargePayload;
 pub use self::savings::{GroupSample, Savings};
 pub use self::survey::Bulk;
 use self::survey::Survey;
+pub use self::tree::TreeRow;
 pub use super::reach::Totals;
 use super::reach::{EntrySet, Marker, Reached, Scales, Shared};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::monitor::{Monitor, Phase};
 use crate::repo::Repository;
+
+/// What to tell beside the figures of every commit and ref.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatsOptions {
+    /// A commit whose tree is measured directory by directory.
+    pub tree_of: Option<ObjectId>,
+    /// Between how many of the latest commits the sizes of updates are told.
+    pub updates: usize,
+}
 
 /// Figures of one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +53,8 @@ pub struct CommitStats {
     pub unique_bytes: u64,
     /// What all that the commit needs takes.
     pub stored_bytes: u64,
+    /// What this commit needs and no earlier one does.
+    pub added_bytes: u64,
     /// What only this commit needs.
     pub exclusive_bytes: u64,
 }
@@ -94,10 +107,19 @@ pub struct StatsReport {
     pub history: Vec<CommitStats>,
     /// Contents that take the most space, in that order.
     pub largest: Vec<LargePayload>,
+    /// For each of the latest commits, in the order of `history`: what each of them needs, as
+    /// stored here, that it does not.
+    pub updates: Vec<Vec<u64>>,
+    /// The tree that was asked for; the first row is its root.
+    pub tree: Vec<TreeRow>,
 }
 
 /// Counts all commits of the repository, and its refs one by one.
-pub fn stats(repo: &Repository, monitor: &dyn Monitor) -> Result<StatsReport> {
+pub fn stats(
+    repo: &Repository,
+    options: &StatsOptions,
+    monitor: &dyn Monitor,
+) -> Result<StatsReport> {
     // All packs are looked at one by one; a prune would have to take them away under us.
     let _lock = repo.lock_shared()?;
     monitor.begin(Phase::Scan, None);
@@ -140,6 +162,10 @@ pub fn stats(repo: &Repository, monitor: &dyn Monitor) -> Result<StatsReport> {
     report.refs = refs(repo, &mut marker, &report.history, &scales)?;
     report.largest = largest::largest(repo, &survey, &payloads, &commits)?;
     report.savings = savings::savings(&survey, &payloads, report.totals.logical_bytes)?;
+    report.updates = updates(&commits, options.updates, &scales);
+    if let Some(commit) = &options.tree_of {
+        report.tree = tree::tree(repo, &survey, commit)?;
+    }
     monitor.end(Phase::Scan);
     Ok(report)
 }
@@ -165,7 +191,13 @@ fn history(
     for (name, id) in repo.refs()?.map {
         names.entry(id).or_default().push(name);
     }
-    let row = |(id, reached): &(ObjectId, Arc<Reached>)| {
+    let mut earlier = EntrySet::default();
+    let mut added = Vec::with_capacity(commits.len());
+    for (_, reached) in commits.iter().rev() {
+        added.push(scales.weigh(&reached.entries.without(&earlier)));
+        earlier.union(&reached.entries);
+    }
+    let row = |((id, reached), added): (&(ObjectId, Arc<Reached>), u64)| {
         let commit = repo.commit(id)?;
         Ok(CommitStats {
             commit: *id,
@@ -175,10 +207,25 @@ fn history(
             totals: reached.totals,
             unique_bytes: reached.unique_bytes,
             stored_bytes: scales.weigh(&reached.entries),
+            added_bytes: added,
             exclusive_bytes: scales.weigh(&shared.exclusive(&reached.entries)),
         })
     };
-    commits.iter().map(row).collect()
+    commits
+        .iter()
+        .zip(added.into_iter().rev())
+        .map(row)
+        .collect()
+}
+
+fn updates(commits: &[(ObjectId, Arc<Reached>)], count: usize, scales: &Scales) -> Vec<Vec<u64>> {
+    let latest = || commits.iter().take(count);
+    let from = |(_, has): &(ObjectId, Arc<Reached>)| {
+        latest()
+            .map(|(_, needs)| scales.weigh(&needs.entries.without(&has.entries)))
+            .collect()
+    };
+    latest().map(from).collect()
 }
 
 fn refs(

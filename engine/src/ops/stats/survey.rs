@@ -214,6 +214,12 @@ impl Survey {
         row
     }
 
+    /// The payload of a file, and its size; of a symbolic link, no payload.
+    pub(super) fn file(&self, id: &ObjectId) -> Option<(Option<PayloadId>, u64)> {
+        let at = self.files.binary_search_by_key(id, |file| file.id).ok()?;
+        self.files.get(at).map(|file| (file.payload, file.size))
+    }
+
     /// Compresses some of the grouped payloads one by one. Gives how many payloads these are,
     /// with what they take in their groups, and what they would take alone.
     pub(super) fn sample_groups(&self) -> Result<(Bulk, u64)> {

@@ -1,11 +1,14 @@
 //! `grove stats`.
 
+mod html;
 mod json;
 mod table;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use grove_engine::ops::stats::stats;
+use grove_engine::ops::stats::{StatsOptions, stats};
+use grove_engine::{ObjectId, Repository};
 
 use super::compare;
 use crate::cli::Globals;
@@ -18,20 +21,30 @@ use crate::ui::SizeSwitch;
 /// Logical bytes count every path of every commit. Unique bytes count equal contents once. Stored
 /// bytes are what the repository takes on disk; those of a commit are what all its contents and
 /// metadata take, whoever else needs them, too. Exclusive bytes are what deleting the commit gives
-/// back; of a ref, what deleting the ref and the history that only it has gives back.
+/// back; of a ref, what deleting the ref and the history that only it has gives back. What a commit
+/// added is what it needs and no earlier one does.
 ///
 /// What a way of storing saves is counted in the order in which they are applied. What grouping
 /// saves is estimated by compressing some of the grouped contents one by one, what differences
 /// save by the ratio of contents that are stored without.
 ///
 /// The largest contents are those that take the most space on disk.
+///
+/// With --html, all of this is one page, with a map of where in a tree the bytes are, and what
+/// updates between the latest commits take. It needs neither the network nor any other file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove stats\n  grove stats --commits\n  grove stats --json\n  \
-    grove stats --compare /srv/june /srv/july")]
+    grove stats --html report.html\n  grove stats --compare /srv/june /srv/july")]
 pub struct Args {
     /// List every commit, not only the latest 12
     #[arg(long)]
     commits: bool,
+    /// Write a page for a browser to this file; - is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    html: Option<PathBuf>,
+    /// Whose tree the page shows, not that of the latest commit
+    #[arg(long, value_name = "REV", requires = "html")]
+    rev: Option<String>,
     #[command(flatten)]
     compare: compare::CompareArgs,
     #[command(flatten)]
@@ -40,6 +53,9 @@ pub struct Args {
     json: JsonSwitch,
 }
 
+/// Between how many commits the page tells the sizes of updates.
+const UPDATES: usize = 12;
+
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.compare.is_given() {
@@ -47,12 +63,30 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     }
     let repo = globals.repository()?;
     let progress = globals.progress();
-    let found = stats(&repo, &progress)?;
+    let mut options = StatsOptions::default();
+    if args.html.is_some() {
+        options.updates = UPDATES;
+        options.tree_of = match &args.rev {
+            Some(rev) => Some(repo.resolve_rev(rev)?),
+            None => latest(&repo)?,
+        };
+    }
+    let found = stats(&repo, &options, &progress)?;
     progress.finish();
-    if args.json.json {
+    if let Some(to) = &args.html {
+        html::write(to, repo.path(), options.tree_of, &found)?;
+    } else if args.json.json {
         crate::json::print(&json::report(&found))?;
     } else {
         table::print(&found, args.sizes, args.commits)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn latest(repo: &Repository) -> Result<Option<ObjectId>> {
+    let mut latest = None;
+    for id in repo.commits()? {
+        latest = latest.max(Some((repo.commit(&id)?.timestamp, id)));
+    }
+    Ok(latest.map(|(_, id)| id))
 }

@@ -21,6 +21,7 @@ mod ostree;
 mod prune;
 mod readme;
 mod repair;
+mod report;
 mod storm;
 mod upkeep;
 

@@ -71,6 +71,7 @@ struct Commit {
     logical_bytes: u64,
     unique_bytes: u64,
     stored_bytes: u64,
+    added_bytes: u64,
     exclusive_bytes: u64,
 }
 
@@ -149,6 +150,7 @@ fn of_commit(row: &CommitStats) -> Commit {
         logical_bytes: row.totals.logical_bytes,
         unique_bytes: row.unique_bytes,
         stored_bytes: row.stored_bytes,
+        added_bytes: row.added_bytes,
         exclusive_bytes: row.exclusive_bytes,
     }
 }

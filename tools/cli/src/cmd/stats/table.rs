@@ -117,7 +117,7 @@ fn refs(out: &mut Out, found: &StatsReport, sizes: SizeSwitch) -> Result<()> {
 }
 
 fn history(out: &mut Out, found: &StatsReport, sizes: SizeSwitch, all: bool) -> Result<()> {
-    writeln!(out, "\n{:12}  {:10}  {}", "Commit", "Date", heads())?;
+    writeln!(out, "\n{:12}  {:10}  {:>10}  {}", "Commit", "Date", "Added", heads())?;
     let shown = if all { found.history.len() } else { LATEST };
     for row in found.history.iter().take(shown) {
         let commit = row.commit.to_string();
@@ -129,7 +129,8 @@ fn history(out: &mut Out, found: &StatsReport, sizes: SizeSwitch, all: bool) -> 
         let names = [row.refs.join(", "), row.subject.clone()];
         let names: Vec<_> = names.iter().filter(|name| !name.is_empty()).collect();
         let names = names.iter().map(|name| ui::printable(name)).collect::<Vec<_>>().join(": ");
-        let line = format!("{short}  {date:10}  {}  {names}", figures(sizes, bytes));
+        let added = sizes.show(row.added_bytes);
+        let line = format!("{short}  {date:10}  {added:>10}  {}  {names}", figures(sizes, bytes));
         writeln!(out, "{}", line.trim_end())?;
     }
     if let Some(more) = found.history.len().checked_sub(shown).filter(|more| *more > 0) {

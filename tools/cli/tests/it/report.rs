@@ -1,0 +1,86 @@
+//! The page of `grove stats --html`, looked at by a browser.
+
+use std::process::{Command, Stdio};
+
+use crate::env::Env;
+
+/// What a browser makes of the page at a width of so many pixels, and what it complains about.
+fn browse(env: &Env, width: u32) -> Option<(String, String)> {
+    let page = format!("file://{}", env.path("report.html").display());
+    let browser = Command::new("chromium")
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+        ])
+        .arg(format!("--user-data-dir={}", env.path("browser").display()))
+        .arg(format!("--window-size={width},900"))
+        .args(["--virtual-time-budget=2000", "--dump-dom", &page])
+        .stdin(Stdio::null())
+        .output();
+    let output = match browser {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("skipped: chromium: {error}");
+            return None;
+        }
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let complaints = text(&output.stderr);
+    let complaints = complaints.lines().filter(|line| line.contains(":CONSOLE"));
+    Some((
+        text(&output.stdout),
+        complaints.collect::<Vec<_>>().join("\n"),
+    ))
+}
+
+#[test]
+fn a_browser_shows_the_page_without_complaint() {
+    let env = Env::with_commits();
+    env.ok(&["stats", "--html", "report.html"]);
+    let source = std::fs::read_to_string(env.path("report.html")).expect("the page");
+    assert!(!source.contains("http"), "it leads to nothing outside");
+    for width in [1280, 400] {
+        let Some((dom, complaints)) = browse(&env, width) else {
+            return;
+        };
+        assert_eq!(complaints, "", "at {width}");
+        for part in [
+            "2</b><span>commits",
+            "os/main",
+            "Second",
+            "class=\"cell\"",
+            "from \\ to",
+        ] {
+            assert!(dom.contains(part), "{part:?} at {width}: {dom}");
+        }
+    }
+}
+
+#[test]
+fn the_page_of_an_empty_repository_says_so_little() {
+    let env = Env::new();
+    env.ok(&["stats", "--html", "report.html"]);
+    if let Some((dom, complaints)) = browse(&env, 1280) {
+        assert_eq!(complaints, "");
+        assert!(dom.contains("<section id=\"where\" hidden"), "{dom}");
+    }
+}
+
+#[test]
+fn the_page_goes_where_it_is_told_or_the_run_fails() {
+    let env = Env::with_commits();
+    let page = env.ok(&["stats", "--html", "-", "--rev", "os/main^"]);
+    let first = env.ok(&["rev-parse", "os/main^"]);
+    assert!(page.contains(&format!("\"tree_of\":\"{}\"", first.trim())));
+    let failed = env.run(&["stats", "--html", "none/report.html"]);
+    assert!(
+        failed.contains("none/report.html") && failed.contains("exit code"),
+        "{failed}"
+    );
+    let failed = env.run(&["stats", "--html", "report.html", "--rev", "none"]);
+    assert!(failed.contains("none"), "{failed}");
+    assert!(!env.path("report.html").exists());
+}
