@@ -145,6 +145,19 @@ pub enum Error {
         /// The ref that points to it, or the processes that have mounted or are reading it.
         by: String,
     },
+    /// An object of an OSTree repository that is read is not what it must be.
+    #[error("{kind} object {id} in {}", path.display())]
+    BadObject {
+        /// The kind of object.
+        kind: ObjectKind,
+        /// Its name.
+        id: ObjectId,
+        /// The file that it was looked for in.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ObjectFault,
+    },
     /// A path that does not exist in a commit.
     #[error("no such path in commit: {path}")]
     PathNotFound {
@@ -178,6 +191,46 @@ pub enum Error {
     /// The caller asked for the operation to stop.
     #[error("interrupted")]
     Cancelled,
+}
+
+/// What is wrong with an object that is read from elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObjectFault {
+    /// There is no such file.
+    #[error("the object is missing")]
+    Missing,
+    /// The bytes have another name.
+    #[error("checksum mismatch: the content is that of {found}")]
+    Checksum {
+        /// What the bytes would have to be called.
+        found: ObjectId,
+    },
+    /// The bytes are not those of such an object.
+    #[error(transparent)]
+    Malformed(#[from] crate::object::DecodeError),
+    /// More bytes than any such object has.
+    #[error("{size} bytes are more than the limit of {limit}")]
+    TooLarge {
+        /// How many there are.
+        size: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The header declares more than the compressed bytes can hold.
+    #[error("{packed} compressed bytes cannot hold the declared {size} bytes")]
+    Impossible {
+        /// Size of the file.
+        packed: u64,
+        /// What the header says.
+        size: u64,
+    },
+    /// The content cannot be decompressed to what the header declares.
+    #[error("the content does not decompress")]
+    Content(#[source] io::Error),
+    /// The file's metadata is not there, or not readable as such.
+    #[error("{0}")]
+    Metadata(&'static str),
 }
 
 impl Error {

@@ -36,6 +36,11 @@ fn assert_hexdump(label: &str, bytes: &[u8]) {
 }
 
 #[test]
+fn sizes_of_archived_files_are_as_documented() {
+    assert_hexdump("filez-sizes", &crate::ops::ostree::example());
+}
+
+#[test]
 fn constants_are_as_documented() {
     let document = document();
     for (name, value) in [

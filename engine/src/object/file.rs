@@ -73,6 +73,63 @@ impl FileHeader {
         Ok(header)
     }
 
+    /// Parses the header variant of an archive repository's object files, `(tuuuusa(ayay))`; gives
+    /// the declared size of the payload, too.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), and if a symbolic link declares a payload.
+    pub fn parse_archive(bytes: &[u8]) -> Result<(Self, u64), DecodeError> {
+        let mut tuple = Tuple::new(Part::whole(bytes), 1)?;
+        let size = u64::from_be_bytes(tuple.fixed(8, 8)?.array()?);
+        let (uid, gid, mode) = (tuple.u32_be()?, tuple.u32_be()?, tuple.u32_be()?);
+        let rdev = tuple.u32_be()?;
+        let symlink_target = tuple.variable(1)?.text()?.as_bytes().to_vec();
+        let xattrs = Xattrs::read(tuple.last(1)?)?;
+        if rdev != 0 {
+            return Err(DecodeError::Rule("a file has a device number"));
+        }
+        let header = Self {
+            uid,
+            gid,
+            mode,
+            symlink_target,
+            xattrs,
+        };
+        header.check()?;
+        if header.is_symlink() && size > 0 {
+            return Err(DecodeError::Rule("a symbolic link has content"));
+        }
+        Ok((header, size))
+    }
+
+    /// Parses what bare-user repositories keep in an extended attribute, `(uuua(ayay))`. The target
+    /// of a symbolic link is not in it, so that nothing but its own form is checked.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are not in normal form.
+    pub fn parse_bare_user(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut tuple = Tuple::new(Part::whole(bytes), 0)?;
+        let (uid, gid, mode) = (tuple.u32_be()?, tuple.u32_be()?, tuple.u32_be()?);
+        let xattrs = Xattrs::read(tuple.last(1)?)?;
+        Ok(Self {
+            uid,
+            gid,
+            mode,
+            symlink_target: Vec::new(),
+            xattrs,
+        })
+    }
+
+    /// What [`parse_bare_user`](Self::parse_bare_user) parses.
+    pub fn to_bare_user(&self) -> Vec<u8> {
+        let mut tuple = Frame::with_capacity(16, 1);
+        for field in [self.uid, self.gid, self.mode] {
+            tuple.fixed(4, &field.to_be_bytes());
+        }
+        tuple.variable(1, &self.xattrs.to_bytes());
+        tuple.into_tuple()
+    }
+
     /// Checks the rules for mode and target.
     ///
     /// # Errors
@@ -119,6 +176,22 @@ impl FileHeader {
                 ..self.clone()
             }),
         }
+    }
+
+    /// The forms of this header that a writer may have hashed: as given, sorted as all do since
+    /// 2025.2, and with the SELinux label last as older ones did with labels of their own.
+    pub fn hashed_forms(&self) -> Vec<Self> {
+        let mut forms = vec![self.clone()];
+        for xattrs in [
+            self.xattrs.sorted().into_owned(),
+            self.xattrs.with_label_last(),
+        ] {
+            if forms.iter().all(|form| form.xattrs != xattrs) {
+                let form = self.clone();
+                forms.push(Self { xattrs, ..form });
+            }
+        }
+        forms
     }
 
     /// A hasher that has seen everything but the payload.

@@ -9,6 +9,7 @@ mod dirmeta;
 mod dirtree;
 mod file;
 mod gvariant;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod variant;
@@ -18,6 +19,7 @@ pub use self::commit::{Commit, Metadata};
 pub use self::dirmeta::DirMeta;
 pub use self::dirtree::{DirEntry, Dirtree, check_name};
 pub use self::file::{FileHasher, FileHeader, FileObject};
+pub use self::summary::{Summary, SummaryRef};
 pub use self::variant::{TextError, Type, Value, Variant};
 pub use self::xattrs::Xattrs;
 

@@ -53,6 +53,13 @@ impl Xattrs {
         Cow::Owned(Self(entries))
     }
 
+    /// The same attributes in ascending order, but for the SELinux label, which comes last.
+    pub(super) fn with_label_last(&self) -> Self {
+        let mut entries = self.sorted().into_owned().0;
+        entries.sort_by_key(|(name, _)| name == b"security.selinux");
+        Self(entries)
+    }
+
     /// The serialised array, in stored order.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut array = Frame::default();

@@ -91,6 +91,8 @@ impl From<Level> for FsckOptions {
 pub struct FsckReport {
     /// Commits walked.
     pub commits: u64,
+    /// Commits that are known to be incomplete, and that were not walked.
+    pub partial_commits: u64,
     /// Distinct entries that they refer to.
     pub entries: u64,
     /// Packs looked at.
@@ -121,8 +123,11 @@ pub fn fsck(
     repo.store().refresh()?;
     let mut report = FsckReport::default();
     let mut problems = Vec::new();
-    let commits = commits(repo, &mut problems)?;
+    let mut commits = commits(repo, &mut problems)?;
+    let partial = repo.partial_commits()?;
+    commits.retain(|id| !partial.contains(id));
     report.commits = commits.len() as u64;
+    report.partial_commits = partial.len() as u64;
     let found = walk(repo, &commits, &HashSet::new(), monitor)?;
     report.entries = found.entries;
     check_index(repo, &mut problems);

@@ -6,6 +6,7 @@ pub mod diff;
 mod fsck;
 pub mod log;
 pub mod ls;
+pub mod ostree;
 mod prune;
 mod reach;
 mod repack;

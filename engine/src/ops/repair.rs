@@ -165,6 +165,8 @@ fn misnamed(repo: &Repository, monitor: &dyn Monitor) -> Result<HashSet<Key>> {
 /// Every commit that is there or that a ref leads to.
 fn roots(repo: &Repository) -> Result<Vec<ObjectId>> {
     let mut roots = repo.commits()?;
+    // What they lack was never here.
+    roots.retain(|id| !repo.is_partial(id));
     roots.extend(repo.refs().unwrap_or_default().map.into_values());
     roots.sort_unstable();
     roots.dedup();

@@ -13,6 +13,7 @@ mod payloads;
 mod resolve;
 pub(crate) mod restore;
 mod split;
+mod state;
 pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};

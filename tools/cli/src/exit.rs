@@ -112,7 +112,7 @@ pub const TABLE: &[(u8, &str)] = &[
     ),
     (
         CORRUPT,
-        "the repository is damaged: objects are missing or wrong",
+        "the repository, or the one imported from, is damaged: objects are missing or wrong",
     ),
     (
         INTERRUPTED,
@@ -150,7 +150,8 @@ fn engine_code(error: &Engine) -> u8 {
         | Engine::MalformedObject { .. }
         | Engine::MissingObject { .. }
         | Engine::MissingPayload { .. }
-        | Engine::Damaged { .. } => CORRUPT,
+        | Engine::Damaged { .. }
+        | Engine::BadObject { .. } => CORRUPT,
         Engine::Cancelled => INTERRUPTED,
         _ => FAILED,
     }
@@ -192,6 +193,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         }
         Engine::MissingObject { .. } | Engine::MissingPayload { .. } => {
             "'grove reindex' rebuilds the index from the packs; 'grove fsck' lists what is missing"
+        }
+        Engine::BadObject { .. } => {
+            "'ostree fsck' checks that repository; here, refs and commits are as before"
         }
         Engine::RevNotFound { .. } => "'grove refs' lists the refs",
         Engine::RevAmbiguous { .. } => "give more digits of the checksum",

@@ -2,21 +2,18 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use flate2::Compression;
-use flate2::write::DeflateEncoder;
 use rayon::prelude::*;
 
 use super::{Listed, Needs, check_cancelled};
 use crate::error::{IoResultExt, Result};
 use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
+use crate::ops::ostree::{Counter, deflate};
 
-/// `ostree`'s default.
-const ZLIB_LEVEL: u32 = 6;
 /// Files that are looked at between two questions whether to go on.
 const BATCH: usize = 1024;
 
@@ -70,32 +67,6 @@ fn object_size(root: &Path, listed: &Listed) -> Result<u64> {
     }
     let path = root.join(&listed.path);
     let mut file = File::open(&path).at(&path)?;
-    Ok(prefix + deflated_size(&mut file).at(&path)?)
-}
-
-fn deflated_size(from: &mut impl Read) -> io::Result<u64> {
-    let mut encoder = DeflateEncoder::new(Counter(0), Compression::new(ZLIB_LEVEL));
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(encoder.finish()?.0),
-            Ok(n) => encoder.write_all(&buffer[..n])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Counts what is written.
-struct Counter(u64);
-
-impl Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let size = deflate(|buf| file.read(buf), Counter::default()).at(&path)?;
+    Ok(prefix + size.0)
 }

@@ -324,6 +324,9 @@ impl<'r> Work<'r> {
         let index = Index::without(repo.store().paths(), &gone, || {
             doomed::doom(repo.storage(), repo.path(), &gone)
         })?;
+        for id in self.gone() {
+            repo.forget_state(id)?;
+        }
         drop(writers);
         repo.store().set_index(index);
         doomed::finish(repo.storage(), repo.path())?;
@@ -333,10 +336,15 @@ impl<'r> Work<'r> {
         Ok(())
     }
 
+    /// The commits that do not stay.
+    fn gone(&self) -> impl Iterator<Item = &ObjectId> {
+        let gone = |id: &&ObjectId| !self.kept.commits.contains(*id);
+        self.history.commits.keys().filter(gone)
+    }
+
     /// What was found about commits.
     fn tell(&self, report: &mut PruneReport) {
-        let gone = |id: &&ObjectId| !self.kept.commits.contains(*id);
-        report.commits_deleted = self.history.commits.keys().filter(gone).count() as u64;
+        report.commits_deleted = self.gone().count() as u64;
         report.leased = self.kept.leased.iter().copied().collect();
         report.commits_walked = self.marker.walked;
     }

@@ -48,8 +48,11 @@ impl<'r> Marker<'r> {
             None => {
                 self.walked += 1;
                 let reached = self.walker.commit(id)?;
-                // A cache that cannot be written is a slower one.
-                drop(write(self.repo, id, &reached));
+                // What is incomplete may be completed. A cache that cannot be written is a slower
+                // one.
+                if !self.repo.is_partial(id) {
+                    drop(write(self.repo, id, &reached));
+                }
                 reached
             }
         };

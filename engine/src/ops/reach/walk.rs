@@ -72,6 +72,8 @@ struct TreeNode {
 pub(crate) struct Walker<'r> {
     repo: &'r Repository,
     monitor: &'r dyn Monitor,
+    /// Passes over what is missing: for commits that are known to be incomplete.
+    lenient: bool,
     places: Places,
     items: Vec<Item>,
     files: HashMap<ObjectId, FileNode>,
@@ -84,6 +86,7 @@ impl<'r> Walker<'r> {
         Self {
             repo,
             monitor,
+            lenient: false,
             places: Places::default(),
             items: Vec::new(),
             files: HashMap::new(),
@@ -96,12 +99,41 @@ impl<'r> Walker<'r> {
         &mut self.places
     }
 
-    /// A commit and its tree, without its parents.
+    /// One that passes over what is missing. It remembers incomplete trees, so it is of no use for
+    /// other commits.
+    fn lenient(&self) -> Self {
+        Self {
+            lenient: true,
+            ..Self::new(self.repo, self.monitor)
+        }
+    }
+
+    /// The result, or `None` for something missing that may be missing.
+    fn tolerate<T>(&self, found: Result<T>) -> Result<Option<T>> {
+        match found {
+            Err(Error::MissingObject { .. } | Error::MissingPayload { .. }) if self.lenient => {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
+    /// A commit and its tree, without its parents. Of one that is known to be incomplete, what is
+    /// there.
     pub(crate) fn commit(&mut self, id: &ObjectId) -> Result<Reached> {
+        if self.repo.is_partial(id) {
+            self.lenient().whole(id)
+        } else {
+            self.whole(id)
+        }
+    }
+
+    fn whole(&mut self, id: &ObjectId) -> Result<Reached> {
         let commit = self.repo.commit(id)?;
         let mut items = Vec::new();
         self.object(EntryKind::Commit, id, &mut items)?;
-        self.object(EntryKind::Dirmeta, &commit.meta, &mut items)?;
+        let meta = self.object(EntryKind::Dirmeta, &commit.meta, &mut items);
+        self.tolerate(meta)?;
         let totals = self.tree(&commit.tree, 0)?;
         self.gather(&commit.tree, &mut HashSet::new(), &mut items);
         let (entries, unique_bytes) = self.sort(items);
@@ -114,6 +146,14 @@ impl<'r> Walker<'r> {
 
     /// Entries, and what they refer to.
     pub(crate) fn entries(&mut self, keys: impl Iterator<Item = Key>) -> Result<EntrySet> {
+        // Trees do not tell whether they belong to an incomplete commit.
+        match self.repo.partial_commits()?.is_empty() {
+            true => self.every(keys),
+            false => self.lenient().every(keys),
+        }
+    }
+
+    fn every(&mut self, keys: impl Iterator<Item = Key>) -> Result<EntrySet> {
         let mut items = Vec::new();
         let mut seen = HashSet::new();
         for key in keys {
@@ -122,7 +162,8 @@ impl<'r> Walker<'r> {
                 EntryKind::Commit => {
                     let commit = self.repo.commit(&id)?;
                     self.object(EntryKind::Commit, &id, &mut items)?;
-                    self.object(EntryKind::Dirmeta, &commit.meta, &mut items)?;
+                    let meta = self.object(EntryKind::Dirmeta, &commit.meta, &mut items);
+                    self.tolerate(meta)?;
                     self.tree(&commit.tree, 0)?;
                     self.gather(&commit.tree, &mut seen, &mut items);
                 }
@@ -249,7 +290,9 @@ impl<'r> Walker<'r> {
             return Err(Error::Cancelled);
         }
         check_depth("/", depth)?;
-        let listing = self.repo.dirtree(id)?;
+        let Some(listing) = self.tolerate(self.repo.dirtree(id))? else {
+            return Ok(Totals::default());
+        };
         let mut totals = Totals {
             dirs: 1,
             ..Totals::default()
@@ -257,7 +300,10 @@ impl<'r> Walker<'r> {
         let mut items = Vec::new();
         self.object(EntryKind::Dirtree, id, &mut items)?;
         for (_, file) in &listing.files {
-            let file = self.file(file)?;
+            let file = self.file(file);
+            let Some(file) = self.tolerate(file)? else {
+                continue;
+            };
             totals.add(Totals {
                 files: u64::from(!file.symlink),
                 symlinks: u64::from(file.symlink),
@@ -267,7 +313,8 @@ impl<'r> Walker<'r> {
             items.extend_from_slice(&self.items[file.items]);
         }
         for DirEntry { tree, meta, .. } in &listing.dirs {
-            self.object(EntryKind::Dirmeta, meta, &mut items)?;
+            let meta = self.object(EntryKind::Dirmeta, meta, &mut items);
+            self.tolerate(meta)?;
             totals.add(self.tree(tree, depth + 1)?);
         }
         items.shrink_to_fit();

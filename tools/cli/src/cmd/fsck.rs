@@ -48,6 +48,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Report {
     commits: u64,
+    partial_commits: u64,
     entries: u64,
     packs: u64,
     packs_skipped: u64,
@@ -155,6 +156,7 @@ fn age(text: &str) -> Result<u64> {
 fn json_report(report: &FsckReport) -> Report {
     Report {
         commits: report.commits,
+        partial_commits: report.partial_commits,
         entries: report.entries,
         packs: report.packs,
         packs_skipped: report.packs_skipped,
@@ -212,6 +214,10 @@ fn print(
                 n => format!("{} found", ui::count(n as u64, "problem")),
             },
         )?;
+        if report.partial_commits > 0 {
+            let commits = ui::count(report.partial_commits, "commit");
+            writeln!(out, "not checked, as they came incomplete: {commits}")?;
+        }
         print_dates(&mut out, report, level)?;
     }
     out.flush()?;

@@ -12,6 +12,7 @@ mod conformance;
 mod docs;
 mod env;
 mod errors;
+mod exchange;
 mod interrupt;
 mod kill;
 mod look;
@@ -22,6 +23,7 @@ mod prune;
 mod readme;
 mod repair;
 mod report;
+mod size;
 mod storm;
 mod upkeep;
 

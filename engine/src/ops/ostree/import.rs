@@ -1,0 +1,450 @@
+//! Commits of an OSTree repository on disk, taken into ours.
+//!
+//! Commits come one after the other, parents first, so that each is stored as what it changes.
+//! Every object is compared with its name. Files are published about every gigabyte: a run that is
+//! interrupted leaves whole files, which the next one does not read again, and commits only with
+//! everything below them. Refs change at the end, all or none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::keyfile::KeyFile;
+use super::loose::LooseRepo;
+use super::object::{Content, Head};
+use super::walk::{Gatherer, Needed, commit, history};
+use crate::error::{Error, Result};
+use crate::fs::replace_file;
+use crate::id::{ObjectId, ObjectKind};
+use crate::monitor::{Monitor, Phase};
+use crate::object::Commit;
+use crate::pack::{EntryKind, GROUPED_MAX};
+use crate::refs::{RefUpdate, is_valid_ref_name};
+use crate::repo::ingest::{Body, IN_MEMORY_MAX, NewFile};
+use crate::repo::layout::LayoutKey;
+use crate::repo::{Repository, Transaction};
+use crate::tree::FileEntry;
+
+/// Content bytes and files read at a time.
+const BATCH_BYTES: u64 = 16 << 20;
+const BATCH_FILES: usize = 8192;
+
+/// What to import.
+#[derive(Debug, Clone)]
+pub struct ImportOptions {
+    /// Refs, or checksums of commits; none = all refs.
+    pub refs: Vec<String>,
+    /// At most this many parents of each; `None` = all that are there.
+    pub depth: Option<u64>,
+    /// Bytes of files after which these are published although their commit is not complete.
+    pub publish_bytes: u64,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self {
+            refs: Vec::new(),
+            depth: None,
+            publish_bytes: 1 << 30,
+        }
+    }
+}
+
+/// What was imported.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// The mode of the repository.
+    pub mode: String,
+    /// Refs with the commits that they have now.
+    pub refs: BTreeMap<String, ObjectId>,
+    /// Commits looked at.
+    pub commits: u64,
+    /// Commits that were not there.
+    pub new_commits: u64,
+    /// Commits that are incomplete, as they are where they come from.
+    pub partial_commits: u64,
+    /// File objects of new commits.
+    pub files: u64,
+    /// Those that were read, as they were not there.
+    pub read_files: u64,
+    /// Their bytes.
+    pub read_bytes: u64,
+    /// Plain bytes of payloads that were not there.
+    pub new_payload_bytes: u64,
+    /// Bytes of the packs written.
+    pub stored_bytes: u64,
+}
+
+/// Imports from the OSTree repository at `path`.
+///
+/// # Errors
+/// [`Error::BadObject`] for what is damaged or missing there, [`Error::UnsupportedInput`] for what
+/// is no such repository. Refs and commits are then as before.
+pub fn import(
+    repo: &Repository,
+    path: &Path,
+    options: &ImportOptions,
+    monitor: &dyn Monitor,
+) -> Result<ImportReport> {
+    let from = LooseRepo::open(path)?;
+    let all = from.refs(monitor)?;
+    let (refs, heads) = select(&from, all, &options.refs)?;
+    let mut report = ImportReport {
+        mode: from.mode().to_string(),
+        ..ImportReport::default()
+    };
+    monitor.begin(Phase::Scan, None);
+    let order = history(&from, heads, options.depth)?;
+    monitor.end(Phase::Scan);
+    report.commits = order.len() as u64;
+    let now = repo.refs()?.map;
+    let bases: HashMap<ObjectId, ObjectId> = refs
+        .iter()
+        .filter_map(|(name, id)| Some((*id, *now.get(name)?)))
+        .collect();
+    for id in &order {
+        let task = Task {
+            repo,
+            from: &from,
+            id,
+            publish_bytes: options.publish_bytes,
+            monitor,
+        };
+        task.run(bases.get(id), &mut report)?;
+    }
+    let update = |(name, id): (&String, &ObjectId)| RefUpdate {
+        name: name.clone(),
+        expected: None,
+        new: Some(*id),
+    };
+    let changed = |(name, id): &(&String, &ObjectId)| now.get(*name) != Some(*id);
+    let updates: Vec<RefUpdate> = refs.iter().filter(changed).map(update).collect();
+    repo.update_refs(&updates)?;
+    keep_config(repo, from.config(), monitor)?;
+    report.refs = refs;
+    Ok(report)
+}
+
+type Selected = (BTreeMap<String, ObjectId>, Vec<ObjectId>);
+
+/// The refs that are wanted, and the commits that they and wanted checksums stand for.
+fn select(
+    from: &LooseRepo,
+    all: BTreeMap<String, ObjectId>,
+    wanted: &[String],
+) -> Result<Selected> {
+    let mut refs = BTreeMap::new();
+    let mut heads = Vec::new();
+    if wanted.is_empty() {
+        refs = all;
+    } else {
+        for rev in wanted {
+            match (all.get(rev), rev.parse::<ObjectId>()) {
+                (Some(id), _) => drop(refs.insert(rev.clone(), *id)),
+                (None, Ok(id)) => heads.push(id),
+                (None, Err(_)) if !is_valid_ref_name(rev) => {
+                    return Err(Error::InvalidRefName { name: rev.clone() });
+                }
+                (None, Err(_)) => {
+                    let path = from.path().display().to_string();
+                    let reason = format!("it has no ref {rev:?}");
+                    return Err(Error::UnsupportedInput { path, reason });
+                }
+            }
+        }
+    }
+    heads.extend(refs.values().copied());
+    for id in &heads {
+        if !from.has(ObjectKind::Commit, id) {
+            return Err(from.missing(ObjectKind::Commit, id));
+        }
+    }
+    Ok((refs, heads))
+}
+
+/// One commit to import.
+struct Task<'a> {
+    repo: &'a Repository,
+    from: &'a LooseRepo,
+    id: &'a ObjectId,
+    publish_bytes: u64,
+    monitor: &'a dyn Monitor,
+}
+
+/// A file to be read.
+struct Item {
+    id: ObjectId,
+    path: String,
+    head: Head,
+}
+
+impl Task<'_> {
+    fn run(&self, current: Option<&ObjectId>, report: &mut ImportReport) -> Result<()> {
+        let (repo, from, id) = (self.repo, self.from, self.id);
+        let partial = from.partial_mark(id).exists();
+        report.partial_commits += u64::from(partial);
+        let detached = from.detached(id)?;
+        let there = repo.contains(ObjectKind::Commit, id)?;
+        if there && !repo.is_partial(id) {
+            // Then everything below it is there, too.
+            return self.set_detached(detached.as_deref());
+        }
+        let Some((commit, bytes)) = commit(from, id)? else {
+            return Err(from.missing(ObjectKind::Commit, id));
+        };
+        self.monitor.begin(Phase::Scan, None);
+        let needed = Gatherer::default().commit(from, &commit, partial, self.monitor)?;
+        self.monitor.end(Phase::Scan);
+        report.files += needed.files.len() as u64;
+        report.new_commits += u64::from(!there);
+        let base = self.base(&commit, current)?;
+        let mut txn = self.store(&needed, partial, base, report)?;
+        for bytes in needed.dirmetas.values() {
+            txn.restore_object(EntryKind::Dirmeta, bytes)?;
+        }
+        for (_, bytes) in needed.dirtrees.iter().rev() {
+            txn.restore_object(EntryKind::Dirtree, bytes)?;
+        }
+        txn.restore_object(EntryKind::Commit, &bytes)?;
+        // Before the commit can be seen: it must not be taken for a complete one.
+        if partial && !there {
+            repo.set_partial(id, true)?;
+        }
+        self.set_detached(detached.as_deref())?;
+        publish(txn, report)?;
+        if !partial {
+            repo.set_partial(id, false)?;
+        }
+        Ok(())
+    }
+
+    fn set_detached(&self, bytes: Option<&[u8]>) -> Result<()> {
+        // What we know of a commit is not forgotten because the other side does not know it.
+        match bytes {
+            Some(bytes) if self.repo.detached_metadata(self.id)?.as_deref() != Some(bytes) => {
+                self.repo.set_detached_metadata(self.id, Some(bytes))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The commit whose files the new ones are most likely versions of.
+    fn base(&self, commit: &Commit, current: Option<&ObjectId>) -> Result<Option<ObjectId>> {
+        for id in commit.parent.iter().chain(current) {
+            if self.repo.contains(ObjectKind::Commit, id)? && !self.repo.is_partial(id) {
+                return Ok(Some(*id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Stores files until all are there; gives the transaction under whose lock this is so.
+    fn store<'t>(
+        &'t self,
+        needed: &Needed,
+        partial: bool,
+        base: Option<ObjectId>,
+        report: &mut ImportReport,
+    ) -> Result<Transaction<'t>> {
+        let mut heads: HashMap<ObjectId, Head> = HashMap::new();
+        let mut announced = false;
+        loop {
+            let mut txn = self.repo.begin(self.monitor)?;
+            if let Some(base) = &base {
+                txn.set_parent(base)?;
+            }
+            // What was published before may have been pruned meanwhile, so each round looks anew.
+            let items = self.items(&txn, needed, partial, &mut heads)?;
+            txn.announce_paths(needed.files.values());
+            let bytes = items.iter().map(|item| item.head.size);
+            if !std::mem::replace(&mut announced, true) {
+                self.monitor.begin(Phase::Store, Some(bytes.sum()));
+            }
+            let mut rest = items.as_slice();
+            let mut stored = 0;
+            while !rest.is_empty() && stored < self.publish_bytes {
+                let (batch, later) = rest.split_at(batch_len(rest));
+                rest = later;
+                self.put(&mut txn, batch)?;
+                stored += batch.iter().map(|item| item.head.size).sum::<u64>();
+                report.read_files += batch.len() as u64;
+            }
+            report.read_bytes += stored;
+            if rest.is_empty() {
+                self.monitor.end(Phase::Store);
+                return Ok(txn);
+            }
+            publish(txn, report)?;
+        }
+    }
+
+    /// The files that neither the repository nor the transaction has, in the order of storage.
+    fn items(
+        &self,
+        txn: &Transaction<'_>,
+        needed: &Needed,
+        partial: bool,
+        heads: &mut HashMap<ObjectId, Head>,
+    ) -> Result<Vec<Item>> {
+        let mut missing = Vec::new();
+        for (id, path) in &needed.files {
+            if !txn.has_file(id)? {
+                missing.push((id, path));
+            }
+        }
+        let read = |(id, path): (&ObjectId, &String)| {
+            if self.monitor.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let head = match heads.get(id) {
+                Some(head) => Some(head.clone()),
+                None => self.from.head(id)?,
+            };
+            let (id, path) = (*id, path.clone());
+            match head {
+                Some(head) => Ok(Some(Item { id, path, head })),
+                None if partial => Ok(None),
+                None => Err(self.from.missing(ObjectKind::File, &id)),
+            }
+        };
+        let items: Vec<_> = missing.into_par_iter().map(read).collect::<Result<_>>()?;
+        let mut items: Vec<Item> = items.into_iter().flatten().collect();
+        heads.extend(items.iter().map(|item| (item.id, item.head.clone())));
+        // As `grove commit` does: small ones like next to like, then large ones by path.
+        items.sort_by_cached_key(|item| {
+            let small = item.head.size <= GROUPED_MAX;
+            let order = small.then(|| LayoutKey::new(item.path.as_bytes(), 0));
+            (order.ok_or(()), item.path.clone())
+        });
+        Ok(items)
+    }
+
+    /// Reads, verifies and stores some files.
+    fn put(&self, txn: &mut Transaction<'_>, batch: &[Item]) -> Result<()> {
+        let read = |item: &Item| self.read(item);
+        let read: Vec<(NewFile, Content)> = batch.par_iter().map(read).collect::<Result<_>>()?;
+        let mut files = Vec::with_capacity(read.len());
+        let mut at = Vec::with_capacity(read.len());
+        for (item, (file, content)) in batch.iter().zip(read) {
+            if let Content::Packed(mut stream) = content {
+                let mut watched = Watched {
+                    stream: &mut *stream,
+                    failed: None,
+                };
+                let entry = txn.put_stream(file, &mut watched, item.head.size);
+                let entry = match (entry, watched.failed) {
+                    (Err(_), Some(error)) => Err(self.from.unreadable(&item.id, error)),
+                    (entry, _) => entry,
+                }?;
+                // It was read no further than its declared size: nothing may follow.
+                let rest = stream.read(&mut [0]);
+                rest.map_err(|error| self.from.unreadable(&item.id, error))?;
+                self.take(txn, item, &entry)?;
+            } else {
+                files.push(file);
+                at.push(item);
+            }
+        }
+        let entries = txn.put_files(files)?;
+        for (item, entry) in at.into_iter().zip(entries) {
+            self.take(txn, item, &entry)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, txn: &mut Transaction<'_>, item: &Item, entry: &FileEntry) -> Result<()> {
+        if entry.id != item.id {
+            return Err(self.from.misnamed(&item.id, entry.id));
+        }
+        txn.put_listed_file(entry)
+    }
+
+    fn read(&self, item: &Item) -> Result<(NewFile, Content)> {
+        let (id, head) = (&item.id, &item.head);
+        let content = self.from.content(id, head)?;
+        let header = match head.header.hashed_forms().as_slice() {
+            [header] => Some(header.clone()),
+            // As there are several orders to try, the right one is found out first.
+            _ => self.from.hashed_header(id, head)?,
+        };
+        let header = header.unwrap_or_else(|| head.header.clone());
+        let hint = item.path.clone().into_bytes();
+        let (body, content) = match content {
+            Content::None => (Body::None, Content::None),
+            Content::Bytes(bytes) => (Body::Bytes(bytes), Content::None),
+            Content::File(path) => (Body::File(path, head.size), Content::None),
+            packed => (Body::None, packed),
+        };
+        Ok((NewFile { header, hint, body }, content))
+    }
+}
+
+/// Remembers why a stream broke off.
+struct Watched<'s> {
+    stream: &'s mut dyn Read,
+    failed: Option<io::Error>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buf).map_err(|error| {
+            let kind = error.kind();
+            self.failed = Some(error);
+            kind.into()
+        })
+    }
+}
+
+/// How many of the files are read together.
+fn batch_len(todo: &[Item]) -> usize {
+    let mut bytes = 0;
+    let fits = |item: &&Item| {
+        let size = item.head.size;
+        bytes += if size > IN_MEMORY_MAX { 0 } else { size };
+        bytes <= BATCH_BYTES
+    };
+    let fitting = todo.iter().take(BATCH_FILES).take_while(fits).count();
+    fitting.max(1)
+}
+
+fn publish(txn: Transaction<'_>, report: &mut ImportReport) -> Result<()> {
+    let written = txn.publish(&[])?;
+    report.new_payload_bytes += written.new_payload_bytes;
+    report.stored_bytes += written.stored_bytes;
+    Ok(())
+}
+
+/// Keeps what a configuration says of remotes and collections, for exports.
+fn keep_config(repo: &Repository, theirs: &KeyFile, monitor: &dyn Monitor) -> Result<()> {
+    let path = repo.ostree_config_path();
+    let ours = super::config_of(repo)?;
+    let mut new = ours.clone();
+    if let Some(collection) = theirs.get("core", "collection-id") {
+        match ours.get("core", "collection-id") {
+            None => new.set("core", "collection-id", collection),
+            Some(own) if own != collection => monitor.warn(&format!(
+                "the collection stays {own}, not {collection}: {} says so",
+                path.display()
+            )),
+            Some(_) => {}
+        }
+    }
+    for remote in theirs.remotes() {
+        match ours.group(&remote.name) {
+            None => new.groups.push(remote.clone()),
+            Some(own) if own != remote => monitor.warn(&format!(
+                "[{}] stays as it is in {}",
+                remote.name,
+                path.display()
+            )),
+            Some(_) => {}
+        }
+    }
+    if new == ours {
+        return Ok(());
+    }
+    repo.check_writable()?;
+    replace_file(repo.storage(), &path, new.to_string().as_bytes())
+}

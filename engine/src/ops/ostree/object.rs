@@ -1,0 +1,293 @@
+//! File objects of an OSTree repository, in every form that the modes give them. What is read is
+//! believed only as far as limits go; whether it has the name that it must have is seen by whoever
+//! hashes it.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::filez::{Inflate, is_possible};
+use super::loose::{LooseRepo, open};
+use super::{RepoMode, loose_path};
+use crate::error::{Error, IoResultExt, ObjectFault, Result};
+use crate::fs::xattr;
+use crate::id::{ObjectId, ObjectKind};
+use crate::object::{DecodeError, FileHeader, Xattrs};
+use crate::repo::ingest::IN_MEMORY_MAX;
+
+/// A header has a target and extended attributes, each at most 64 KiB.
+const MAX_HEADER: u64 = 16 << 20;
+/// The kernel takes no longer targets of symbolic links.
+const MAX_TARGET: u64 = 64 << 10;
+/// Length and padding in front of a header.
+const PREFIX: usize = 8;
+const OSTREE_META: &str = "user.ostreemeta";
+
+/// What is known of a file object before its content is read.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) header: FileHeader,
+    /// Size of the content.
+    pub(super) size: u64,
+    /// Where the content begins in the file.
+    offset: u64,
+}
+
+/// Where a content can be read from.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Of symbolic links.
+    None,
+    /// The whole of it.
+    Bytes(Vec<u8>),
+    /// It is a file, too large for memory.
+    File(PathBuf),
+    /// It is in a file, compressed, and too large for memory.
+    Packed(Box<Inflate<BufReader<File>>>),
+}
+
+impl LooseRepo {
+    fn bad(&self, id: &ObjectId, source: impl Into<ObjectFault>) -> Error {
+        let kind = ObjectKind::File;
+        Error::BadObject {
+            kind,
+            id: *id,
+            path: self.object(kind, id),
+            source: source.into(),
+        }
+    }
+
+    /// Reads what precedes the content of a file; `None` if the object is not there.
+    pub(super) fn head(&self, id: &ObjectId) -> Result<Option<Head>> {
+        let path = self.object(ObjectKind::File, id);
+        let stat = match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.at(&path)?,
+        };
+        let head = match self.mode() {
+            RepoMode::Archive => self.archive_head(id, &path)?,
+            RepoMode::BareUser => self.bare_user_head(id, &path)?,
+            _ => self.bare_head(id, &path, &stat)?,
+        };
+        head.header.check().map_err(|rule| self.bad(id, rule))?;
+        Ok(Some(head))
+    }
+
+    fn archive_head(&self, id: &ObjectId, path: &Path) -> Result<Head> {
+        let mut file = open(path)?.ok_or_else(|| self.bad(id, ObjectFault::Missing))?;
+        let packed = file.metadata().at(path)?.len();
+        let mut first = Vec::with_capacity(512);
+        (&mut file).take(512).read_to_end(&mut first).at(path)?;
+        let cut = || self.bad(id, ObjectFault::Metadata("the header is cut short"));
+        let (prefix, rest) = first.split_first_chunk::<PREFIX>().ok_or_else(cut)?;
+        let [a, b, c, d, ..] = *prefix;
+        let len = u32::from_be_bytes([a, b, c, d]);
+        if u64::from(len) > MAX_HEADER {
+            let (size, limit) = (u64::from(len), MAX_HEADER);
+            return Err(self.bad(id, ObjectFault::TooLarge { size, limit }));
+        }
+        let offset = PREFIX as u64 + u64::from(len);
+        if offset > packed {
+            return Err(cut());
+        }
+        let len = len as usize;
+        let mut header = rest.get(..len.min(rest.len())).unwrap_or_default().to_vec();
+        let missing = len - header.len();
+        if missing > 0 {
+            file.take(missing as u64)
+                .read_to_end(&mut header)
+                .at(path)?;
+        }
+        if header.len() != len {
+            return Err(cut());
+        }
+        let parsed = FileHeader::parse_archive(&header);
+        let (header, size) = parsed.map_err(|error| self.bad(id, error))?;
+        let packed = packed - offset;
+        if header.is_symlink() && packed > 0 {
+            let fault = "bytes follow the header of a symbolic link";
+            return Err(self.bad(id, ObjectFault::Metadata(fault)));
+        }
+        if !is_possible(packed, size) {
+            return Err(self.bad(id, ObjectFault::Impossible { packed, size }));
+        }
+        Ok(Head {
+            header,
+            size,
+            offset,
+        })
+    }
+
+    fn bare_user_head(&self, id: &ObjectId, path: &Path) -> Result<Head> {
+        let file = open(path)?.ok_or_else(|| self.bad(id, ObjectFault::Missing))?;
+        let stat = file.metadata().at(path)?;
+        if !stat.is_file() {
+            return Err(self.bad(id, ObjectFault::Metadata("not a regular file")));
+        }
+        let mut meta = vec![0; 64 << 10];
+        let meta = match rustix::fs::fgetxattr(&file, OSTREE_META, &mut meta) {
+            Ok(n) => meta.get(..n).unwrap_or_default(),
+            Err(rustix::io::Errno::NODATA) => {
+                let fault = "the attribute user.ostreemeta is missing";
+                return Err(self.bad(id, ObjectFault::Metadata(fault)));
+            }
+            Err(errno) => return Err(errno).at(path),
+        };
+        let parsed = FileHeader::parse_bare_user(meta);
+        let mut header = parsed.map_err(|error| self.bad(id, error))?;
+        let mut size = stat.len();
+        if header.is_symlink() {
+            if size > MAX_TARGET {
+                let limit = MAX_TARGET;
+                return Err(self.bad(id, ObjectFault::TooLarge { size, limit }));
+            }
+            let mut target = Vec::new();
+            file.take(MAX_TARGET).read_to_end(&mut target).at(path)?;
+            if target.last() == Some(&0) {
+                target.pop();
+            }
+            header.symlink_target = target;
+            size = 0;
+        }
+        self.check_target(id, &header)?;
+        Ok(Head {
+            header,
+            size,
+            offset: 0,
+        })
+    }
+
+    /// Of the modes in which the file itself has the metadata, or most of it.
+    fn bare_head(&self, id: &ObjectId, path: &Path, stat: &std::fs::Metadata) -> Result<Head> {
+        if !stat.is_file() && !stat.is_symlink() {
+            let fault = "neither a regular file nor a symbolic link";
+            return Err(self.bad(id, ObjectFault::Metadata(fault)));
+        }
+        let symlink_target = if stat.is_symlink() {
+            let target = std::fs::read_link(path).at(path)?;
+            target.into_os_string().into_encoded_bytes()
+        } else {
+            Vec::new()
+        };
+        let mode = if stat.is_symlink() {
+            FileHeader::SYMLINK_MODE
+        } else {
+            stat.mode()
+        };
+        let (uid, gid, xattrs) = match self.mode() {
+            RepoMode::BareUserOnly => (0, 0, Xattrs::default()),
+            RepoMode::BareSplitXattrs => (stat.uid(), stat.gid(), self.split_xattrs(id)?),
+            _ => (stat.uid(), stat.gid(), xattr::of_path(path).at(path)?),
+        };
+        let header = FileHeader {
+            uid,
+            gid,
+            mode,
+            symlink_target,
+            xattrs,
+        };
+        self.check_target(id, &header)?;
+        Ok(Head {
+            size: if stat.is_symlink() { 0 } else { stat.len() },
+            header,
+            offset: 0,
+        })
+    }
+
+    fn check_target(&self, id: &ObjectId, header: &FileHeader) -> Result<()> {
+        let target = std::str::from_utf8(&header.symlink_target);
+        match target.is_ok_and(|target| !target.contains('\0')) {
+            true => Ok(()),
+            false => {
+                let rule = DecodeError::Rule("the target of a symbolic link is no text");
+                Err(self.bad(id, rule))
+            }
+        }
+    }
+
+    fn split_xattrs(&self, id: &ObjectId) -> Result<Xattrs> {
+        let path = self.path().join(loose_path(id, "file-xattrs-link"));
+        let missing = || {
+            self.bad(
+                id,
+                ObjectFault::Metadata("its .file-xattrs-link is missing"),
+            )
+        };
+        let bytes = super::loose::read_limited(&path, MAX_HEADER)?.ok_or_else(missing)?;
+        Xattrs::parse(&bytes).map_err(|error| self.bad(id, error))
+    }
+
+    /// The content that belongs to a head; in memory if it is not large.
+    pub(super) fn content(&self, id: &ObjectId, head: &Head) -> Result<Content> {
+        if head.header.is_symlink() {
+            return Ok(Content::None);
+        }
+        let path = self.object(ObjectKind::File, id);
+        let mut file = open(&path)?.ok_or_else(|| self.bad(id, ObjectFault::Missing))?;
+        if self.mode() != RepoMode::Archive {
+            if head.size > IN_MEMORY_MAX {
+                return Ok(Content::File(path));
+            }
+            let mut bytes = Vec::with_capacity(head.size as usize + 1);
+            file.take(head.size + 1).read_to_end(&mut bytes).at(&path)?;
+            if bytes.len() as u64 != head.size {
+                return Err(Error::InputChanged { path });
+            }
+            return Ok(Content::Bytes(bytes));
+        }
+        file.seek(SeekFrom::Start(head.offset)).at(&path)?;
+        let reader = BufReader::with_capacity(64 << 10, file);
+        let mut inflate = Inflate::new(reader, head.size);
+        if head.size > IN_MEMORY_MAX {
+            return Ok(Content::Packed(Box::new(inflate)));
+        }
+        let mut bytes = Vec::with_capacity(head.size as usize);
+        match inflate.read_to_end(&mut bytes) {
+            Ok(_) => Ok(Content::Bytes(bytes)),
+            Err(error) => Err(self.bad(id, ObjectFault::Content(error))),
+        }
+    }
+
+    /// The header as it was hashed: writers had several orders of extended attributes. `None` if
+    /// it is hashed under this name in none of them.
+    pub(super) fn hashed_header(&self, id: &ObjectId, head: &Head) -> Result<Option<FileHeader>> {
+        for header in head.header.hashed_forms() {
+            let found = match self.content(id, head)? {
+                Content::None => header.object_id(&[]),
+                Content::Bytes(bytes) => header.object_id(&bytes),
+                Content::File(path) => {
+                    let file = File::open(&path).at(&path)?;
+                    header.object_id_of(file).at(&path)?
+                }
+                Content::Packed(inflate) => header
+                    .object_id_of(inflate)
+                    .map_err(|error| self.bad(id, ObjectFault::Content(error)))?,
+            };
+            if found == *id {
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The error for content that has another name.
+    pub(super) fn misnamed(&self, id: &ObjectId, found: ObjectId) -> Error {
+        self.bad(id, ObjectFault::Checksum { found })
+    }
+
+    /// The error for a stream that could not be read to its end.
+    pub(super) fn unreadable(&self, id: &ObjectId, error: io::Error) -> Error {
+        self.bad(id, ObjectFault::Content(error))
+    }
+
+    /// The error for an object that is not there.
+    pub(super) fn missing(&self, kind: ObjectKind, id: &ObjectId) -> Error {
+        Error::BadObject {
+            kind,
+            id: *id,
+            path: self.object(kind, id),
+            source: ObjectFault::Missing,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `grove import`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use grove_engine::Error as Engine;
+use grove_engine::ops::ostree::{ImportOptions, ImportReport, import};
+use serde::Serialize;
+
+use crate::cli::Globals;
+use crate::exit::{Error, Result};
+use crate::json::{self, JsonSwitch};
+use crate::ui::{self, SizeSwitch};
+
+/// Take commits over from an OSTree repository on disk
+///
+/// The repository may have any mode: bare, bare-user, bare-user-only, bare-split-xattrs or archive.
+/// Commits keep their checksums, and every object is compared with its own on the way. Commits come with
+/// their history, their detached metadata (signatures) and what is known of remotes and collections.
+/// What is here already is not read again; an interrupted import goes on when it is run again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  grove import /ostree/repo\n  \
+    grove import --depth=0 /srv/repo fedora:fedora/40/x86_64/silverblue")]
+pub struct Args {
+    /// The OSTree repository
+    ostree_repo: PathBuf,
+    /// Refs or checksums of commits [default: all refs]
+    #[arg(value_name = "REF")]
+    refs: Vec<String>,
+    /// Take N parents of each commit; -1 for all that are there
+    #[arg(long, value_name = "N", default_value = "-1", allow_hyphen_values = true)]
+    depth: i64,
+    #[command(flatten)]
+    sizes: SizeSwitch,
+    #[command(flatten)]
+    json: JsonSwitch,
+}
+
+#[derive(Serialize)]
+struct Report<'r> {
+    mode: &'r str,
+    refs: BTreeMap<&'r str, String>,
+    commits: u64,
+    new_commits: u64,
+    partial_commits: u64,
+    files: u64,
+    read_files: u64,
+    read_bytes: u64,
+    new_payload_bytes: u64,
+    stored_bytes: u64,
+}
+
+/// A depth as `ostree` gives it.
+pub fn depth(given: i64) -> Option<u64> {
+    u64::try_from(given).ok()
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let repo = globals.repository()?;
+    let options = ImportOptions {
+        refs: args.refs.clone(),
+        depth: depth(args.depth),
+        ..ImportOptions::default()
+    };
+    let progress = globals.progress();
+    let done = import(&repo, &args.ostree_repo, &options, &progress);
+    progress.finish();
+    let report = done.map_err(explain)?;
+    if args.json.json {
+        json::print(&json_report(&report))?;
+    } else if !globals.quiet {
+        print(&report, args.sizes)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(error: Engine) -> Error {
+    match error {
+        Engine::Cancelled => Error::Hinted {
+            error,
+            hint: "nothing is lost; run the same import again to go on",
+        },
+        other => other.into(),
+    }
+}
+
+/// Refs and checksums as text.
+pub fn text_of<'r>(
+    refs: &'r BTreeMap<String, grove_engine::ObjectId>,
+) -> BTreeMap<&'r str, String> {
+    refs.iter().map(|(name, id)| (name.as_str(), id.to_string())).collect()
+}
+
+fn json_report(report: &ImportReport) -> Report<'_> {
+    Report {
+        mode: &report.mode,
+        refs: text_of(&report.refs),
+        commits: report.commits,
+        new_commits: report.new_commits,
+        partial_commits: report.partial_commits,
+        files: report.files,
+        read_files: report.read_files,
+        read_bytes: report.read_bytes,
+        new_payload_bytes: report.new_payload_bytes,
+        stored_bytes: report.stored_bytes,
+    }
+}
+
+fn print(report: &ImportReport, sizes: SizeSwitch) -> Result<()> {
+    let mut out = ui::stdout();
+    for (name, id) in &report.refs {
+        writeln!(out, "{id} {name}")?;
+    }
+    writeln!(
+        out,
+        "{}, {} of them new; {} read, {}; {} stored",
+        ui::count(report.commits, "commit"),
+        report.new_commits,
+        ui::count(report.read_files, "file"),
+        sizes.show(report.read_bytes),
+        sizes.show(report.stored_bytes),
+    )?;
+    if report.partial_commits > 0 {
+        let commits = ui::count(report.partial_commits, "commit");
+        writeln!(out, "incomplete where they come from: {commits}")?;
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! What `grove size` says, beside what `ostree pull` asks a server for.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use grove_fixtures::mini::{Scale, build_tree};
+use serde_json::Value;
+
+use crate::env::{Env, have};
+
+/// What was asked for, and the bytes of the answer; `None` = there is no such file.
+type Log = Arc<Mutex<Vec<(String, Option<u64>)>>>;
+
+/// Serves files of a directory for as long as the test runs; gives its address.
+fn serve(root: PathBuf, log: &Log) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let log = Arc::clone(log);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (root, log) = (root.clone(), Arc::clone(&log));
+            // A client that hangs up ends its thread.
+            std::thread::spawn(move || answer(stream, &root, &log).ok());
+        }
+    });
+    format!("http://{address}")
+}
+
+fn answer(stream: TcpStream, root: &Path, log: &Log) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut out = stream;
+    loop {
+        let mut request = String::new();
+        if reader.read_line(&mut request)? == 0 {
+            return Ok(());
+        }
+        let mut line = String::new();
+        while reader.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        let path = request
+            .split(' ')
+            .nth(1)
+            .unwrap_or("/")
+            .trim_start_matches('/');
+        let found = fs::read(root.join(path)).ok();
+        let size = found.as_ref().map(|bytes| bytes.len() as u64);
+        log.lock().expect("the log").push((path.to_owned(), size));
+        let (status, bytes) = match found {
+            Some(bytes) => ("200 OK", bytes),
+            None => ("404 Not Found", Vec::new()),
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
+            bytes.len()
+        );
+        out.write_all(&[head.as_bytes(), &bytes].concat())?;
+    }
+}
+
+struct Client<'e> {
+    env: &'e Env,
+    repo: &'static str,
+    log: Log,
+}
+
+impl<'e> Client<'e> {
+    fn new(env: &'e Env, repo: &'static str, server: &str) -> Self {
+        let log = Log::default();
+        let url = serve(env.path(server), &log);
+        let client = Self { env, repo, log };
+        client.ostree(&["init", "--mode=bare-user"]);
+        client.ostree(&["remote", "add", "--no-gpg-verify", "o", &url]);
+        client
+    }
+
+    fn ostree(&self, args: &[&str]) -> String {
+        ostree(self.env, self.repo, args)
+    }
+
+    /// Requests of a pull, and the bytes that it brought.
+    fn pull(&self, args: &[&str]) -> Vec<(String, Option<u64>)> {
+        self.log.lock().expect("the log").clear();
+        self.ostree(&[&["pull"], args].concat());
+        self.log.lock().expect("the log").clone()
+    }
+}
+
+fn ostree(env: &Env, repo: &str, args: &[&str]) -> String {
+    let mut command = Command::new("ostree");
+    command
+        .arg(format!("--repo={repo}"))
+        .args(args)
+        .current_dir(env.path("."));
+    let done = command.output().expect("ostree runs");
+    assert!(done.status.success(), "{args:?}: {done:?}");
+    String::from_utf8(done.stdout)
+        .expect("UTF-8")
+        .trim()
+        .to_owned()
+}
+
+fn total(log: &[(String, Option<u64>)]) -> (u64, u64) {
+    let bytes = log.iter().filter_map(|(_, size)| *size).sum();
+    (log.len() as u64, bytes)
+}
+
+fn said(report: &Value, what: &str) -> (u64, u64) {
+    let figure = |name: &str| {
+        report[what][name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{report}"))
+    };
+    (figure("requests"), figure("bytes"))
+}
+
+/// Two releases in `repo`, exported to `www`.
+fn releases() -> Env {
+    let env = Env::new();
+    for (release, version) in [(1, "june"), (2, "july")] {
+        build_tree(&env.path(version), release, Scale::Small).expect("a tree");
+        let version = format!("--add-metadata-string=version={version}");
+        let tree = format!("--tree=dir={}", version.rsplit('=').next().expect("a name"));
+        env.ok(&[
+            "commit",
+            "-b",
+            "os",
+            "--owner-uid=0",
+            "--owner-gid=0",
+            &version,
+            &tree,
+        ]);
+    }
+    env.ok(&["export", "www"]);
+    env
+}
+
+fn json(env: &Env, args: &[&str]) -> Value {
+    let text = env.ok(&[&["size", "--json"], args].concat());
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn a_stock_client_transfers_what_was_said() {
+    if !have("ostree") {
+        return;
+    }
+    let env = releases();
+    ostree(&env, "www", &["fsck"]);
+    let client = Client::new(&env, "client", "www");
+    let first = client.pull(&["o", &format!("os@{}", env.ok(&["rev-parse", "os^"]).trim())]);
+    let fresh = json(&env, &["os^"]);
+    // A commit that is named is looked for in the configuration alone.
+    let asked = first
+        .iter()
+        .filter(|(path, _)| path.starts_with("objects/"));
+    let objects: Vec<_> = asked.cloned().collect();
+    let (requests, bytes) = said(&fresh, "metadata");
+    let (files, file_bytes) = said(&fresh, "files");
+    assert_eq!(total(&objects), (requests + files + 1, bytes + file_bytes));
+
+    let update = json(&env, &["os^", "os"]);
+    let log = client.pull(&["o", "os"]);
+    assert_eq!(total(&log), said(&update, "without_delta"), "{log:?}");
+    assert_eq!(
+        client.ostree(&["rev-parse", "o:os"]),
+        env.ok(&["rev-parse", "os"]).trim()
+    );
+    client.ostree(&["fsck"]);
+    let again = json(&env, &["os", "os"]);
+    assert_eq!(
+        total(&client.pull(&["o", "os"])),
+        said(&again, "without_delta")
+    );
+
+    let fresh = Client::new(&env, "fresh", "www");
+    assert_eq!(
+        total(&fresh.pull(&["o", "os"])),
+        said(&json(&env, &["os"]), "without_delta")
+    );
+}
+
+#[test]
+fn a_static_delta_is_carried_over_and_told() {
+    if !have("ostree") {
+        return;
+    }
+    let env = releases();
+    let revs = ["os^", "os"].map(|rev| env.ok(&["rev-parse", rev]).trim().to_owned());
+    let [from, to] = &revs;
+    let (from, to) = (format!("--from={from}"), format!("--to={to}"));
+    for fallback in ["0", "4"] {
+        // Some files become fallback objects, or none.
+        let fallback = format!("--min-fallback-size={fallback}");
+        let made = [
+            "static-delta",
+            "generate",
+            "--disable-bsdiff",
+            &fallback,
+            &from,
+            &to,
+        ];
+        ostree(&env, "www", &made);
+        let deltas = env.path("repo/deltas");
+        drop(fs::remove_dir_all(&deltas));
+        let mut copy = Command::new("cp");
+        assert!(
+            copy.arg("-r")
+                .arg(env.path("www/deltas"))
+                .arg(&deltas)
+                .status()
+                .expect("cp")
+                .success()
+        );
+        let www: &'static str = if fallback.ends_with('0') {
+            "www-0"
+        } else {
+            "www-4"
+        };
+        env.ok(&["export", www]);
+        let listed = ostree(&env, www, &["static-delta", "list"]);
+        assert!(listed.contains(&revs.join("-")), "{listed}");
+        let summary = ostree(&env, www, &["summary", "-v"]);
+        assert!(summary.contains(&revs.join("-")), "{summary}");
+
+        let update = json(&env, &["os^", "os"]);
+        let client = Client::new(
+            &env,
+            if www == "www-0" {
+                "client-0"
+            } else {
+                "client-4"
+            },
+            www,
+        );
+        client.pull(&["--disable-static-deltas", "o", &format!("os@{}", revs[0])]);
+        let log = client.pull(&["o", "os"]);
+        // Clients before 2023.6 load objects beside the delta that brings them, some more and some
+        // fewer.
+        let superblock = log.iter().find(|(path, _)| path.ends_with("/superblock"));
+        let dir = superblock
+            .expect("the delta was used")
+            .0
+            .trim_end_matches("superblock");
+        let (own, objects): (Vec<_>, Vec<_>) = log
+            .iter()
+            .cloned()
+            .partition(|(path, _)| path.starts_with(dir) || !path.ends_with(".filez"));
+        let (requests, bytes) = said(&update, "with_delta");
+        let fallbacks = (requests - total(&own).0, bytes - total(&own).1);
+        let (loaded, loaded_bytes) = total(&objects);
+        assert!(
+            loaded >= fallbacks.0 && loaded_bytes >= fallbacks.1,
+            "{log:?}"
+        );
+        let distinct: BTreeSet<_> = objects.iter().collect();
+        assert_eq!(distinct.len(), objects.len(), "{objects:?}");
+        client.ostree(&["fsck"]);
+    }
+}
+
+#[test]
+fn a_fleet_is_summed_up() {
+    let env = releases();
+    fs::write(
+        env.path("fleet"),
+        "june 7000 # the last one\nos,20\n- 3\n\n",
+    )
+    .expect("a file");
+    let report = json(&env, &["--fleet=fleet", "os"]);
+    assert_eq!(report["clients"], 7023);
+    let one = |args: &[&str]| said(&json(&env, args), "without_delta");
+    let (june, july, none) = (one(&["os^", "os"]), one(&["os", "os"]), one(&["os"]));
+    let sum = |n: fn((u64, u64)) -> u64| 7000 * n(june) + 20 * n(july) + 3 * n(none);
+    assert_eq!(
+        said(&report, "without_deltas"),
+        (sum(|s| s.0), sum(|s| s.1))
+    );
+    assert_eq!(
+        said(&report, "with_deltas"),
+        said(&report, "without_deltas")
+    );
+    let table = env.ok(&["size", "--fleet=fleet", "os"]);
+    assert!(
+        table
+            .lines()
+            .last()
+            .is_some_and(|line| line.starts_with("all")),
+        "{table}"
+    );
+    for (line, says) in [
+        ("june", "line 1"),
+        ("june x", "line 1"),
+        ("may 5", "no commit"),
+    ] {
+        fs::write(env.path("fleet"), line).expect("a file");
+        let output = env.output(&["size", "--fleet=fleet", "os"]);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && errors.contains(says),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn sizes_are_found_out_once() {
+    let env = Env::with_commits();
+    let cache = env.path("repo/cache/filez-6");
+    assert!(!cache.exists());
+    let first = env.ok(&["size", "os/main^", "os/main"]);
+    assert!(cache.exists());
+    assert_eq!(env.ok(&["size", "os/main^", "os/main"]), first);
+    fs::write(&cache, "damaged").expect("the cache");
+    assert_eq!(env.ok(&["size", "os/main^", "os/main"]), first);
+}
