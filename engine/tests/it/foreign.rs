@@ -486,21 +486,29 @@ fn a_tree_that_unfolds_to_billions_of_paths_is_read_once() {
 
 #[test]
 fn a_tree_that_is_too_deep_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let repo = ours(dir.path());
-    let mut foreign = Foreign::new(dir.path().join("foreign"));
-    for _ in 0..600 {
-        let deeper = Dirtree {
-            files: Vec::new(),
-            dirs: vec![foreign.entry("d")],
-        };
-        foreign.tree(&deeper);
+    for flat in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = ours(dir.path());
+        let mut foreign = Foreign::new(dir.path().join("foreign"));
+        let mut all = Vec::new();
+        for n in 0..600 {
+            all.push(foreign.entry(&format!("{n:03}")));
+            let deeper = Dirtree {
+                files: Vec::new(),
+                dirs: vec![foreign.entry("d")],
+            };
+            foreign.tree(&deeper);
+        }
+        if flat {
+            // Every directory also lies at the top, where it is met first.
+            all.push(foreign.entry("deep"));
+            let files = Vec::new();
+            foreign.tree(&Dirtree { files, dirs: all });
+        }
+        let options = ImportOptions::default();
+        let refused = import(&repo, &foreign.repo, &options, &Silent).unwrap_err();
+        assert!(text(&refused).contains("nested deeper than 512"), "{refused}");
     }
-    let refused = import(&repo, &foreign.repo, &ImportOptions::default(), &Silent).unwrap_err();
-    assert!(
-        text(&refused).contains("nested deeper than 512"),
-        "{refused}"
-    );
 }
 
 #[test]

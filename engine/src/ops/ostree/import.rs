@@ -204,7 +204,7 @@ impl Task<'_> {
         for bytes in needed.dirmetas.values() {
             txn.restore_object(EntryKind::Dirmeta, bytes)?;
         }
-        for (_, bytes) in needed.dirtrees.iter().rev() {
+        for (_, bytes) in &needed.dirtrees {
             txn.restore_object(EntryKind::Dirtree, bytes)?;
         }
         txn.restore_object(EntryKind::Commit, &bytes)?;

@@ -71,7 +71,7 @@ pub(super) fn commit(from: &dyn Objects, id: &ObjectId) -> Result<Option<(Commit
 /// Objects of trees.
 #[derive(Debug, Default)]
 pub(super) struct Needed {
-    /// Listings; what is below one comes after it.
+    /// Listings; what is below one comes before it.
     pub(super) dirtrees: Vec<(ObjectId, Vec<u8>)>,
     pub(super) dirmetas: BTreeMap<ObjectId, Vec<u8>>,
     /// Files, with the first path that each was met at.
@@ -107,13 +107,15 @@ impl Gatherer {
         monitor: &dyn Monitor,
     ) -> Result<()> {
         self.dirmeta(from, &commit.meta, partial)?;
+        let mut below: HashMap<ObjectId, Vec<ObjectId>> = HashMap::new();
+        let mut bytes_of: HashMap<ObjectId, Vec<u8>> = HashMap::new();
         let mut level = vec![(commit.tree, String::new())];
         for depth in 0.. {
             level.retain(|(id, _)| self.seen.insert((ObjectKind::Dirtree, *id)));
-            if level.is_empty() {
-                return Ok(());
-            }
-            check_depth(&level[0].1, depth)?;
+            let Some((_, path)) = level.first() else {
+                break;
+            };
+            check_depth(path, depth)?;
             if monitor.is_cancelled() {
                 return Err(Error::Cancelled);
             }
@@ -126,7 +128,8 @@ impl Gatherer {
                     lacks(from, ObjectKind::Dirtree, &id, partial)?;
                     continue;
                 };
-                self.found.dirtrees.push((id, bytes));
+                bytes_of.insert(id, bytes);
+                below.insert(id, listing.dirs.iter().map(|dir| dir.tree).collect());
                 for (name, file) in &listing.files {
                     if self.seen.insert((ObjectKind::File, *file)) {
                         self.found.files.insert(*file, format!("{path}{name}"));
@@ -154,6 +157,32 @@ impl Gatherer {
         self.found.dirmetas.insert(*id, bytes);
         Ok(())
     }
+}
+
+/// Listings with what is below each before it, and how deep they are nested below the first.
+fn children_first(
+    root: ObjectId,
+    below: &HashMap<ObjectId, Vec<ObjectId>>,
+) -> (Vec<ObjectId>, usize) {
+    let mut heights: HashMap<ObjectId, usize> = HashMap::new();
+    let mut begun = HashSet::new();
+    let mut order = Vec::with_capacity(below.len());
+    let mut todo = vec![(root, false)];
+    while let Some((id, is_left)) = todo.pop() {
+        let Some(children) = below.get(&id) else {
+            continue;
+        };
+        if is_left {
+            let heights_below = children.iter().filter_map(|id| heights.get(id));
+            let height = heights_below.max().map_or(0, |height| height + 1);
+            heights.insert(id, height);
+            order.push(id);
+        } else if begun.insert(id) {
+            todo.push((id, true));
+            todo.extend(children.iter().map(|id| (*id, false)));
+        }
+    }
+    (order, heights.get(&root).copied().unwrap_or(0))
 }
 
 fn lacks(from: &dyn Objects, kind: ObjectKind, id: &ObjectId, partial: bool) -> Result<()> {
@@ -252,6 +281,17 @@ mod tests {
         fn fault(&self, kind: ObjectKind, id: &ObjectId, _: ObjectFault) -> Error {
             Error::MissingObject { kind, id: *id }
         }
+    }
+
+    #[test]
+    fn listings_come_after_all_that_is_below_them() {
+        let [a, b, c, gone] = ["a", "b", "c", "gone"].map(|name| ObjectId::of(name.as_bytes()));
+        // `c` is met in `a` before it is met in `b`.
+        let below = [(a, vec![c, b]), (b, vec![c, gone]), (c, vec![])].into();
+        assert_eq!(children_first(a, &below), (vec![c, b, a], 2));
+        let circle = [(a, vec![b]), (b, vec![a])].into();
+        assert_eq!(children_first(a, &circle).0.len(), 2);
+        assert_eq!(children_first(gone, &below), (vec![], 0));
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Job<'_> {
             }
             self.metadata(ObjectKind::Dirmeta, id, bytes)?;
         }
-        for (id, bytes) in needed.dirtrees.iter().rev() {
+        for (id, bytes) in &needed.dirtrees {
             self.metadata(ObjectKind::Dirtree, id, bytes)?;
         }
         target.flush()?;
