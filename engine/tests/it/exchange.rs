@@ -30,7 +30,7 @@ struct Ostree {
 impl Ostree {
     fn init(repo: PathBuf, args: &[&str]) -> Self {
         let ostree = Self { repo };
-        ostree.run(&[&["init"], args].concat());
+        ostree.run(&[&["init"][..], args].concat());
         ostree
     }
 
@@ -42,7 +42,7 @@ impl Ostree {
     fn commit(&self, branch: &str, tree: &Path, args: &[&str]) -> ObjectId {
         let tree = format!("--tree=dir={}", tree.display());
         let fixed = ["commit", "-b", branch, "--timestamp=@1700000000", &tree];
-        self.run(&[&fixed, args].concat()).parse().unwrap()
+        self.run(&[&fixed[..], args].concat()).parse().unwrap()
     }
 
     /// Names of all objects, with the bytes of those that are metadata.
@@ -158,7 +158,7 @@ fn what_ostree_committed_is_the_same_after_import_and_export() {
         };
         let first = theirs.commit("os/main", &one, canonical);
         let detached = "--add-detached-metadata-string=signed=yes";
-        let second = theirs.commit("os/main", &two, &[&[detached], canonical].concat());
+        let second = theirs.commit("os/main", &two, &[&[detached][..], canonical].concat());
         theirs.run(&["refs", "--create=origin:os/main", &first.to_string()]);
 
         let report = env.import(&theirs);
@@ -516,7 +516,7 @@ fn collections_and_remotes_come_and_go_with_the_commits() {
     let own = theirs.commit("os/main", &one, &[]);
     let bound = ["--orphan", "--no-bindings"];
     let tree = format!("--tree=dir={}", two.display());
-    let other = theirs.run(&[&["commit"], &bound[..], &[&tree]].concat());
+    let other = theirs.run(&[&["commit"][..], &bound, &[&tree]].concat());
     let mirrors = theirs.repo.join("refs/mirrors/org.example.Other/os");
     fs::create_dir_all(&mirrors).unwrap();
     fs::write(mirrors.join("test"), format!("{other}\n")).unwrap();

@@ -5,9 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use grove_engine::object::{
-    Commit, DirEntry, DirMeta, Dirtree, FileHeader, Metadata, Variant, Xattrs,
-};
+use grove_engine::object::{Commit, DirEntry, DirMeta, Dirtree, FileHeader, Metadata, Xattrs};
 use grove_engine::ops::ostree::{ImportOptions, import};
 use grove_engine::{Error, ObjectId, Repository, Silent};
 
@@ -30,7 +28,7 @@ fn filez(header: &FileHeader, declared: u64, content: &[u8]) -> Vec<u8> {
     let len = content.len() as u16;
     let (plain, inverted) = (len.to_le_bytes(), (!len).to_le_bytes());
     [
-        &header.archive_prefix(declared),
+        &header.archive_prefix(declared)[..],
         &[1][..],
         &plain,
         &inverted,
@@ -507,7 +505,10 @@ fn a_tree_that_is_too_deep_is_refused() {
         }
         let options = ImportOptions::default();
         let refused = import(&repo, &foreign.repo, &options, &Silent).unwrap_err();
-        assert!(text(&refused).contains("nested deeper than 512"), "{refused}");
+        assert!(
+            text(&refused).contains("nested deeper than 512"),
+            "{refused}"
+        );
     }
 }
 

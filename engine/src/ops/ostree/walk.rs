@@ -125,7 +125,7 @@ impl Gatherer {
             let mut next = Vec::new();
             for ((id, path), found) in level.into_iter().zip(read) {
                 let Some((listing, bytes)) = found else {
-                    lacks(from, ObjectKind::Dirtree, &id, partial)?;
+                    self.lacks(from, ObjectKind::Dirtree, &id, partial)?;
                     continue;
                 };
                 bytes_of.insert(id, bytes);
@@ -151,11 +151,30 @@ impl Gatherer {
             return Ok(());
         }
         let Some(bytes) = from.bytes(kind, id)? else {
-            return lacks(from, kind, id, partial);
+            return self.lacks(from, kind, id, partial);
         };
         DirMeta::parse(&bytes).map_err(|error| from.fault(kind, id, error.into()))?;
         self.found.dirmetas.insert(*id, bytes);
         Ok(())
+    }
+
+    fn lacks(
+        &mut self,
+        from: &dyn Objects,
+        kind: ObjectKind,
+        id: &ObjectId,
+        partial: bool,
+    ) -> Result<()> {
+        self.forget(kind, id);
+        match partial {
+            true => Ok(()),
+            false => Err(from.fault(kind, id, ObjectFault::Missing)),
+        }
+    }
+
+    /// Forgets an object that turned out not to be there: the next commit may not lack it.
+    pub(super) fn forget(&mut self, kind: ObjectKind, id: &ObjectId) {
+        self.seen.remove(&(kind, *id));
     }
 }
 
@@ -183,13 +202,6 @@ fn children_first(
         }
     }
     (order, heights.get(&root).copied().unwrap_or(0))
-}
-
-fn lacks(from: &dyn Objects, kind: ObjectKind, id: &ObjectId, partial: bool) -> Result<()> {
-    match partial {
-        true => Ok(()),
-        false => Err(from.fault(kind, id, ObjectFault::Missing)),
-    }
 }
 
 fn listing(from: &dyn Objects, id: &ObjectId) -> Result<Option<(Dirtree, Vec<u8>)>> {

@@ -15,6 +15,19 @@ fn ostree(env: &Env, args: &[&str]) {
     assert!(done.status.success(), "{args:?}: {done:?}");
 }
 
+/// What packs take changes with every improvement of their compression.
+fn without_stored_sizes(text: &str) -> String {
+    let line = |line: &str| match line.split_once("; ") {
+        Some((head, tail)) if tail.ends_with(" stored") => {
+            let kept = tail.rsplit_once("; ").map_or(tail, |(kept, _)| kept);
+            format!("{head}; {kept}; N stored\n")
+        }
+        _ if line.trim_start().starts_with("\"stored_bytes\"") => "  \"stored_bytes\": N\n".to_owned(),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
 #[test]
 fn an_import_and_an_export_say_what_they_did() {
     if !have("ostree") {
@@ -27,10 +40,10 @@ fn an_import_and_an_export_say_what_they_did() {
         let fixed = ["--owner-uid=0", "--owner-gid=0", "--no-xattrs"];
         ostree(
             &env,
-            &[&["commit", "-b", "os/main", &time, tree], &fixed[..]].concat(),
+            &[&["commit", "-b", "os/main", &time, tree][..], &fixed].concat(),
         );
     }
-    snapshot!(env.runs(&[
+    let runs = env.runs(&[
         &["import", "ostree", "--bytes"],
         &["import", "ostree", "os/main", "--json"],
         &["log", "os/main"],
@@ -40,7 +53,8 @@ fn an_import_and_an_export_say_what_they_did() {
         &["import", "ostree", "nothing"],
         &["import", "one"],
         &["import", "--depth=0", "ostree", "os/main"],
-    ]));
+    ]);
+    snapshot!(without_stored_sizes(&runs));
 }
 
 #[test]

@@ -176,7 +176,9 @@ impl Job<'_> {
         self.report.objects += (dirs + needed.files.len() + 1) as u64;
         self.report.commits += 1;
         self.report.partial_commits += u64::from(partial);
-        self.files(needed.files.into_keys().collect(), partial)?;
+        for id in self.files(needed.files.into_keys().collect(), partial)? {
+            gatherer.forget(ObjectKind::File, &id);
+        }
         for (id, bytes) in &needed.dirmetas {
             if target.repo.mode() == RepoMode::BareUserOnly {
                 check_plain(id, bytes)?;
@@ -214,14 +216,15 @@ impl Job<'_> {
         self.target.stage_bytes(kind, id, bytes)
     }
 
-    /// Writes files that are not there yet.
-    fn files(&mut self, ids: Vec<ObjectId>, partial: bool) -> Result<()> {
+    /// Writes files that are not there yet; gives those that we lack ourselves.
+    fn files(&mut self, ids: Vec<ObjectId>, partial: bool) -> Result<Vec<ObjectId>> {
         let lacks = |id: &ObjectId| !self.target.repo.has(ObjectKind::File, id);
         let ids: Vec<ObjectId> = ids.into_par_iter().filter(lacks).collect();
+        let mut missing = Vec::new();
         let mut files = Vec::with_capacity(ids.len());
         for file in self.repo.files(&ids) {
             match file {
-                Err(Error::MissingObject { .. }) if partial => {}
+                Err(Error::MissingObject { id, .. }) if partial => missing.push(id),
                 file => files.push(file?),
             }
         }
@@ -235,7 +238,7 @@ impl Job<'_> {
             self.group(group)?;
         }
         self.monitor.end(Phase::Checkout);
-        Ok(())
+        Ok(missing)
     }
 
     fn group(&mut self, files: &[FileObject]) -> Result<()> {
