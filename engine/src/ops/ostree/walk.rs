@@ -142,6 +142,11 @@ impl Gatherer {
             }
             level = next;
         }
+        let (order, height) = children_first(commit.tree, &below);
+        // A listing may have been met higher up than where it makes the tree deepest.
+        check_depth("/", height)?;
+        let dirtrees = order.into_iter().filter_map(|id| bytes_of.remove_entry(&id));
+        self.found.dirtrees.extend(dirtrees);
         Ok(())
     }
 
