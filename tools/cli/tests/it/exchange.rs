@@ -22,7 +22,9 @@ fn without_stored_sizes(text: &str) -> String {
             let kept = tail.rsplit_once("; ").map_or(tail, |(kept, _)| kept);
             format!("{head}; {kept}; N stored\n")
         }
-        _ if line.trim_start().starts_with("\"stored_bytes\"") => "  \"stored_bytes\": N\n".to_owned(),
+        _ if line.trim_start().starts_with("\"stored_bytes\"") => {
+            "  \"stored_bytes\": N\n".to_owned()
+        }
         _ => format!("{line}\n"),
     };
     text.lines().map(line).collect()

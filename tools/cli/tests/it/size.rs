@@ -123,7 +123,9 @@ fn said(report: &Value, what: &str) -> (u64, u64) {
 fn noise(seed: u64) -> Vec<u8> {
     let mut state = seed;
     let next = |_| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (state >> 56) as u8
     };
     (0..1_500_000).map(next).collect()
