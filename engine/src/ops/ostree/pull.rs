@@ -4,7 +4,9 @@
 //!
 //! A ref is pulled from a server with a summary: the summary's signature (which is not there), the
 //! summary, the configuration and the commit's detached metadata are asked for each time; then what
-//! the client lacks. Answers of 404 count as requests without bytes.
+//! the client lacks. Where the summary tells of no static delta at all, a client that could use one
+//! asks for the one that would fit; one with an archive of its own does not, and makes a request less.
+//! Answers of 404 count as requests without bytes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,6 +71,8 @@ pub struct Planner<'r> {
     repo: &'r Repository,
     sizes: Sizes,
     summary_size: u64,
+    /// Clients try to guess a delta where the summary tells of none at all.
+    lists_deltas: bool,
     config_size: u64,
     deltas: BTreeMap<String, DeltaDir>,
 }
@@ -77,10 +81,12 @@ impl<'r> Planner<'r> {
     /// Looks at what an export of all refs would say of the repository.
     pub fn new(repo: &'r Repository) -> Result<Self> {
         let config = config_text(RepoMode::Archive, &config_of(repo)?);
+        let summary = Outline::of_repository(repo)?;
         Ok(Self {
             repo,
             sizes: Sizes::load(repo),
-            summary_size: Outline::of_repository(repo)?.size(),
+            summary_size: summary.size(),
+            lists_deltas: summary.lists_deltas(),
             config_size: config.len() as u64,
             deltas: deltas::list(repo.path())?,
         })
@@ -113,6 +119,7 @@ impl<'r> Planner<'r> {
         };
         if from != Some(to) {
             found.add_metadata(commit_size);
+            found.loose.requests += u64::from(!self.lists_deltas);
         }
         let dirtrees = needed.dirtrees.iter().map(|(_, bytes)| bytes);
         for bytes in needed.dirmetas.values().chain(dirtrees) {

@@ -77,6 +77,10 @@ impl Outline {
         Ok(Self(summary))
     }
 
+    pub(in crate::ops::ostree) fn lists_deltas(&self) -> bool {
+        !self.0.static_deltas.is_empty()
+    }
+
     pub(in crate::ops::ostree) fn size(&self) -> u64 {
         self.0.to_bytes().len() as u64
     }
