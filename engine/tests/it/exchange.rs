@@ -36,7 +36,9 @@ impl Ostree {
 
     fn run(&self, args: &[&str]) -> String {
         let mut command = Command::new("ostree");
-        run(command.arg("--repo").arg(&self.repo).args(args))
+        run(command
+            .arg(format!("--repo={}", self.repo.display()))
+            .args(args))
     }
 
     fn commit(&self, branch: &str, tree: &Path, args: &[&str]) -> ObjectId {
