@@ -76,14 +76,24 @@ pub(crate) fn compress(raw: &[u8], level: i32) -> io::Result<(Codec, Vec<u8>)> {
     }
 }
 
-/// Decodes a block that must come out exactly `raw_len` bytes long.
-pub(crate) fn decompress(codec: Codec, stored: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
-    let raw = match codec {
-        Codec::Raw => stored.to_vec(),
-        Codec::Zstd => with_decompressor(|context| context.decompress(stored, raw_len))?,
-    };
-    check_size(raw.len(), raw_len)?;
-    Ok(raw)
+/// Decodes a block that must come out exactly `raw_len` bytes long into an empty buffer with room for
+/// them. After an error `out` may hold anything.
+pub(crate) fn decompress(
+    codec: Codec,
+    stored: &[u8],
+    raw_len: usize,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    match codec {
+        Codec::Raw => {
+            check_size(stored.len(), raw_len)?;
+            out.extend_from_slice(stored);
+        }
+        Codec::Zstd => {
+            with_decompressor(|context| context.decompress_to_buffer(stored, out))?;
+        }
+    }
+    check_size(out.len(), raw_len)
 }
 
 /// Decodes a block that must fill `out` exactly. After an error `out` may hold anything.
@@ -197,7 +207,9 @@ mod tests {
         ] {
             let (found, stored) = compress(&raw, LEVEL).unwrap();
             assert_eq!(found, codec);
-            assert_eq!(decompress(found, &stored, raw.len()).unwrap(), raw);
+            let mut out = Vec::with_capacity(raw.len());
+            decompress(found, &stored, raw.len(), &mut out).unwrap();
+            assert_eq!(out, raw);
             let mut out = vec![0; raw.len()];
             decompress_into(found, &stored, &mut out).unwrap();
             assert_eq!(out, raw);
@@ -209,7 +221,8 @@ mod tests {
         for raw in [vec![7u8; 1000], b"\x00\x01\x02".to_vec()] {
             let (codec, stored) = compress(&raw, LEVEL).unwrap();
             for wrong in [raw.len() - 1, raw.len() + 1] {
-                assert!(decompress(codec, &stored, wrong).is_err());
+                let mut out = Vec::with_capacity(2 * raw.len());
+                assert!(decompress(codec, &stored, wrong, &mut out).is_err());
                 assert!(decompress_into(codec, &stored, &mut vec![0; wrong]).is_err());
             }
         }

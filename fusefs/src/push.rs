@@ -20,9 +20,6 @@ use crate::stats::Counters;
 
 /// Blocks that may wait; each keeps about 1 MiB in memory.
 const QUEUE: usize = 16;
-/// A block's files are pushed at its second read and, as the kernel gets to know more of them, whenever
-/// the number of its reads has doubled.
-const FIRST_READ: u32 = 2;
 /// Within this time, at most the share below of the available memory is pushed.
 const WINDOW: Duration = Duration::from_secs(1);
 /// See [`WINDOW`].
@@ -80,8 +77,7 @@ impl Pusher {
 
     /// To be told of each read that a group answered, after its reply.
     pub(crate) fn note_read(&self, group: Group) {
-        let reads = group.reads();
-        if reads < FIRST_READ || !reads.is_power_of_two() {
+        if !group.is_offer_due() {
             return;
         }
         let Some(queue) = &self.queue else { return };

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::reader::Entry;
-use super::{BlockClass, EntryKind, Key};
+use super::{BlockClass, EntryKind, Key, buffers};
 
 /// A decoded block.
 #[derive(Debug)]
@@ -21,7 +21,14 @@ pub(crate) struct DecodedBlock {
     done: Box<[AtomicU64]>,
     /// Reads that this block answered.
     reads: AtomicU32,
+    /// At how many of them its other entries are worth offering to whoever reads.
+    offer: AtomicU32,
 }
+
+/// A second read tells that entries of a group are being read, not only looked at.
+const FIRST_OFFER: u32 = 2;
+/// As more is read, more may be wanted.
+const OFFER_STEP: u32 = 4;
 
 impl DecodedBlock {
     /// A block whose entries lie within `raw`.
@@ -35,6 +42,7 @@ impl DecodedBlock {
             left: AtomicU64::new(raw.len() as u64),
             done: (0..words).map(|_| AtomicU64::new(0)).collect(),
             reads: AtomicU32::new(0),
+            offer: AtomicU32::new(FIRST_OFFER),
             entries,
             raw,
         }
@@ -104,9 +112,12 @@ impl DecodedBlock {
         word & (1 << (entry % 64)) != 0
     }
 
-    /// Reads that this block answered.
-    pub(crate) fn reads(&self) -> u32 {
-        self.reads.load(Relaxed)
+    /// Whether enough was read to offer the other entries: at the second read, and whenever the number
+    /// of reads has become four times as large. True once each time.
+    pub(crate) fn is_offer_due(&self) -> bool {
+        let reads = self.reads.load(Relaxed);
+        let next = |due| (reads >= due).then(|| reads.saturating_mul(OFFER_STEP));
+        self.offer.fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
     /// Whether nothing is left to be read.
@@ -115,6 +126,12 @@ impl DecodedBlock {
             .left
             .fetch_update(Relaxed, Relaxed, |left| Some(left.saturating_sub(len)));
         taken.is_ok_and(|left| left > 0 && left <= len)
+    }
+}
+
+impl Drop for DecodedBlock {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.raw));
     }
 }
 
@@ -142,7 +159,17 @@ mod tests {
         assert!(!block.note_done(2));
         assert!(block.note_read(1, 5, 5));
         assert!(!block.note_read(1, 5, 5), "told once");
-        assert_eq!(block.reads(), 5);
+    }
+
+    #[test]
+    fn a_group_is_offered_at_the_second_read_and_at_four_times_as_many() {
+        let block = group();
+        let due = (1..=40).filter(|_| {
+            block.note_read(0, 1, 1);
+            block.is_offer_due()
+        });
+        assert_eq!(due.collect::<Vec<_>>(), [2, 8, 32]);
+        assert!(!block.is_offer_due());
     }
 
     #[test]

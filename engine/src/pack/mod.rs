@@ -3,6 +3,7 @@
 //! This module owns the bytes; [`writer`] makes packs, [`reader`] reads and verifies them,
 //! [`doomed`] deletes them. It knows nothing of objects beyond their keys.
 
+pub(crate) mod buffers;
 pub(crate) mod decoded;
 pub(crate) mod delta;
 pub(crate) mod doomed;

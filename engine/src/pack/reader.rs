@@ -13,7 +13,7 @@ use super::decoded::DecodedBlock;
 use super::writer::{Block, IndexRow};
 use super::{
     BLOCK_HEADER_SIZE, BLOCK_MAGIC, BlockClass, BlockHeader, ENTRY_SIZE, FOOTER_ROW_SIZE,
-    FooterRow, Key, PACK_HEADER_SIZE, PACK_MAGIC, TAIL_SIZE, Tail, data_sum, decode_entry,
+    FooterRow, Key, PACK_HEADER_SIZE, PACK_MAGIC, TAIL_SIZE, Tail, buffers, data_sum, decode_entry,
     head_sum,
 };
 use crate::compress::{decompress, decompress_into};
@@ -245,7 +245,9 @@ impl PackReader {
     }
 
     fn decode(&self, head: BlockHead, stored: &[u8]) -> Result<DecodedBlock> {
-        let raw = decompress(head.header.codec, stored, head.header.raw_len as usize)
+        let raw_len = head.header.raw_len as usize;
+        let mut raw = buffers::take(raw_len);
+        decompress(head.header.codec, stored, raw_len, &mut raw)
             .map_err(|e| self.corrupt(head.offset, &e.to_string()))?;
         Ok(DecodedBlock::new(head.header.class, head.entries, raw))
     }

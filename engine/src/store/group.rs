@@ -50,9 +50,10 @@ impl Group {
         })
     }
 
-    /// Reads that it answered since it was decoded.
-    pub fn reads(&self) -> u32 {
-        self.block.reads()
+    /// Whether so much of it was read that more of it will be: at the second read since it was decoded,
+    /// and whenever the number of reads has become four times as large. True once each time.
+    pub fn is_offer_due(&self) -> bool {
+        self.block.is_offer_due()
     }
 
     /// The payloads that nobody has read to the end since it was decoded.

@@ -204,16 +204,24 @@ impl Store {
 
     /// Finds an entry and decodes its block, but not the entry itself if it is a delta.
     pub(crate) fn get_stored(&self, key: &Key) -> Result<Option<(Location, Found)>> {
+        self.get_stored_at(key, self.locate(key)?)
+    }
+
+    /// The same for an entry that was looked up already.
+    fn get_stored_at(
+        &self,
+        key: &Key,
+        mut at: Option<Location>,
+    ) -> Result<Option<(Location, Found)>> {
         let mut attempt = 1;
-        loop {
-            let Some(at) = self.locate(key)? else {
-                return Ok(None);
-            };
-            match self.entry(key, &at, self.block(&at)) {
+        while let Some(place) = at {
+            match self.entry(key, &place, self.block(&place)) {
                 Err(error) if attempt < ATTEMPTS && self.may_be_stale(&error)? => attempt += 1,
-                other => return Ok(Some((at, other?))),
+                other => return Ok(Some((place, other?))),
             }
+            at = self.locate(key)?;
         }
+        Ok(None)
     }
 
     fn corrupt(&self, detail: String) -> Error {

@@ -143,14 +143,15 @@ impl Store {
         let (part, start, len) = part_at(of.size, at);
         let skip = (at - start) as usize;
         let key = part_key(&of.id, part);
+        let place = self.locate(&key)?;
         if of.size <= GROUPED_MAX
-            && let Some(place) = self.locate(&key)?
-            && let Some(n) = self.cache.read_spilled(&place, &key, skip, buf)
+            && let Some(place) = &place
+            && let Some(n) = self.cache.read_spilled(place, &key, skip, buf)
             && n as u64 == (len - skip as u64).min(buf.len() as u64)
         {
             return Ok((n, None));
         }
-        let Some(found) = self.get_nested(&key, way)? else {
+        let Some(found) = self.get_at(&key, place, way)? else {
             return Ok((self.read_by_recipe(of, at, buf, way)?, None));
         };
         let bytes = found.bytes();
@@ -319,14 +320,19 @@ impl Store {
     }
 
     fn get_nested(&self, key: &Key, way: Way) -> Result<Option<Found>> {
+        self.get_at(key, self.locate(key)?, way)
+    }
+
+    /// The same for an entry that was looked up already.
+    fn get_at(&self, key: &Key, at: Option<Location>, way: Way) -> Result<Option<Found>> {
         if key.kind == EntryKind::Payload
-            && let Some(at) = self.locate(key)?
+            && let Some(at) = &at
             && let made = (at.pack, at.offset, Some(at.entry))
             && let Some(block) = self.cache.peek(&made)
         {
             return Ok(Some(Found::first_of(block, made)));
         }
-        let Some((at, stored)) = self.get_stored(key)? else {
+        let Some((at, stored)) = self.get_stored_at(key, at)? else {
             return Ok(None);
         };
         if stored.block.class != BlockClass::Delta || key.kind != EntryKind::Payload {
