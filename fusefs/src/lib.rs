@@ -23,6 +23,7 @@
 //! Mounting reads the commit and the head of its image, whatever the size of the rest.
 
 mod adapter;
+mod ahead;
 mod cache;
 pub mod daemon;
 mod descriptor;
@@ -31,6 +32,7 @@ mod inode;
 mod mount;
 mod prefetch;
 mod push;
+mod seen;
 mod stats;
 mod trace;
 pub mod view;

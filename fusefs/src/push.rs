@@ -1,9 +1,10 @@
-//! Push instead of pull: what was decoded together with what was read goes to the kernel unasked.
+//! Push instead of pull: what will be read next goes to the kernel unasked.
 //!
-//! Small files are stored many to a block. A second read that a block answers tells that its files
-//! are being read, not only looked at; then all others of them that the kernel knows are put into
-//! its page cache by one thread, which answers no requests itself: giving a page to the kernel can
-//! wait for a READ of that page.
+//! That is what [`Ahead`] says of directories that are being read; and what was decoded together with
+//! what was read. Small files are stored many to a block: a second read that a block answers tells
+//! that its files are being read, not only looked at; then all others of them that the kernel knows
+//! are put into its page cache, too. One thread does all this. It answers no requests itself: giving
+//! a page to the kernel can wait for a READ of that page.
 //!
 //! A push is never owed: the queue is short, and what does not fit is left to be asked for.
 
@@ -16,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use grove_engine::{Group, Member};
 
+use crate::ahead::{Ahead, FILE_MAX, PageId, Told};
+use crate::prefetch::Contents;
 use crate::stats::Counters;
 
-/// Blocks that may wait; each keeps about 1 MiB in memory.
+/// Jobs that may wait; a block keeps about 1 MiB in memory.
 const QUEUE: usize = 16;
 /// Within this time, at most the share below of the available memory is pushed.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -41,18 +44,27 @@ pub(crate) enum Stored {
 }
 
 /// Whose files are pushed.
-pub(crate) trait Files: Send + Sync + 'static {
-    /// The inode numbers that the kernel may know of files that are exactly this payload.
-    fn numbers_of(&self, member: &Member<'_>) -> Vec<u64>;
+pub(crate) trait Files: Contents {
+    /// The inode numbers, among those that are `wanted`, of files that are exactly this payload.
+    fn numbers_of(&self, member: &Member<'_>, wanted: &dyn Fn(u64) -> bool) -> Vec<u64>;
     /// Nobody will ask for this payload any more.
     fn note_done(&self, group: &Group, number: usize);
 }
 
-/// Hands blocks to the thread that pushes. Dropped, it waits for that thread to end.
+/// What there is to push.
+enum Job {
+    /// The files of a block.
+    Block(Group),
+    /// The files of a page of a listing.
+    Page(PageId),
+}
+
+/// Hands jobs to the thread that pushes. Dropped, it waits for that thread to end.
 #[derive(Debug)]
 pub(crate) struct Pusher {
-    queue: Option<SyncSender<Group>>,
+    queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
+    ahead: Arc<Ahead>,
     counters: Arc<Counters>,
 }
 
@@ -63,27 +75,68 @@ impl Pusher {
         pages: Arc<dyn Pages>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
-        let (queue, blocks) = sync_channel(QUEUE);
-        let shared = Arc::clone(&counters);
+        let (queue, jobs) = sync_channel(QUEUE);
+        let ahead = Arc::new(Ahead::default());
+        let worker = Worker {
+            files,
+            pages,
+            counters: Arc::clone(&counters),
+            ahead: Arc::clone(&ahead),
+            budget: Budget::new(available_memory),
+            buffer: Vec::new(),
+        };
         let thread = thread::Builder::new()
             .name("grove-push".into())
-            .spawn(move || push_all(&blocks, &*files, &*pages, &shared))?;
+            .spawn(move || worker.run(&jobs))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
+            ahead,
             counters,
         })
     }
 
+    /// To be told of regular files in a listing, after its reply.
+    pub(crate) fn note_listed(&self, files: Vec<Told>) {
+        if let Some(page) = self.ahead.note_listed(files) {
+            self.give_page(page);
+        }
+    }
+
+    /// To be told of files that are looked up by name.
+    pub(crate) fn note_found(&self, number: u64) {
+        self.ahead.note_found(number);
+    }
+
+    /// To be told of each read of the beginning of a file, before it is answered.
+    pub(crate) fn note_asked(&self, number: u64) {
+        if let Some(page) = self.ahead.note_asked(number) {
+            self.give_page(page);
+        }
+    }
+
     /// To be told of each read that a group answered, after its reply.
     pub(crate) fn note_read(&self, group: Group) {
-        if !group.is_offer_due() {
-            return;
+        if group.is_offer_due() {
+            self.send(Job::Block(group));
         }
-        let Some(queue) = &self.queue else { return };
-        if let Err(TrySendError::Full(_)) = queue.try_send(group) {
+    }
+
+    fn give_page(&self, page: PageId) {
+        if !self.send(Job::Page(page)) {
+            self.ahead.give_back(page);
+        }
+    }
+
+    fn send(&self, job: Job) -> bool {
+        let Some(queue) = &self.queue else {
+            return false;
+        };
+        let full = matches!(queue.try_send(job), Err(TrySendError::Full(_)));
+        if full {
             self.counters.data.push_dropped.add(1);
         }
+        !full
     }
 }
 
@@ -97,45 +150,92 @@ impl Drop for Pusher {
     }
 }
 
-fn push_all(blocks: &Receiver<Group>, files: &dyn Files, pages: &dyn Pages, counters: &Counters) {
-    let mut budget = Budget::new(available_memory);
-    for group in blocks {
-        if push_group(&group, files, pages, counters, &mut budget).is_err() {
-            // The session is over, or the kernel takes no such messages.
-            return;
-        }
-    }
+/// What the thread has.
+struct Worker {
+    files: Arc<dyn Files>,
+    pages: Arc<dyn Pages>,
+    counters: Arc<Counters>,
+    ahead: Arc<Ahead>,
+    budget: Budget,
+    buffer: Vec<u8>,
 }
 
-fn push_group(
-    group: &Group,
-    files: &dyn Files,
-    pages: &dyn Pages,
-    counters: &Counters,
-    budget: &mut Budget,
-) -> io::Result<()> {
-    let data = &counters.data;
-    for member in group.unread() {
-        let numbers = files.numbers_of(&member);
-        if numbers.is_empty() {
-            continue;
-        }
-        if !budget.take(member.bytes.len() as u64) {
-            data.push_dropped.add(1);
-            return Ok(());
-        }
-        for number in numbers {
-            match pages.store(number, 0, member.bytes)? {
-                Stored::Taken => {
-                    data.pushed_files.add(1);
-                    data.pushed_bytes.add(member.bytes.len() as u64);
-                    files.note_done(group, member.number);
-                }
-                Stored::Unknown => data.push_unknown.add(1),
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            let done = match job {
+                Job::Block(group) => self.push_group(&group),
+                Job::Page(page) => self.push_page(page),
+            };
+            if done.is_err() {
+                // The session is over, or the kernel takes no such messages.
+                return;
             }
         }
     }
-    Ok(())
+
+    fn push_group(&mut self, group: &Group) -> io::Result<()> {
+        let ahead = Arc::clone(&self.ahead);
+        for member in group.unread() {
+            let wanted = |number| ahead.is_missing(number);
+            for number in self.files.numbers_of(&member, &wanted) {
+                if !self.may_push(member.bytes.len() as u64) {
+                    return Ok(());
+                }
+                ahead.note_given(number);
+                if self.push(number, member.bytes)? == Stored::Taken {
+                    self.files.note_done(group, member.number);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn push_page(&mut self, page: PageId) -> io::Result<()> {
+        let ahead = Arc::clone(&self.ahead);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(FILE_MAX as usize, 0);
+        while let Some(file) = ahead.next(page) {
+            if !self.may_push(file.size) {
+                ahead.give_back(page);
+                break;
+            }
+            let Some(into) = buffer.get_mut(..file.size as usize) else {
+                continue;
+            };
+            // Damage is told to whoever reads the file.
+            let read = self.files.read(file.number, 0, into);
+            if read.is_ok_and(|n| n == into.len())
+                && self.push(file.number, into)? == Stored::Unknown
+            {
+                ahead.refuse(page, file);
+                break;
+            }
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    fn may_push(&mut self, bytes: u64) -> bool {
+        let may = self.budget.take(bytes);
+        if !may {
+            self.counters.data.push_dropped.add(1);
+        }
+        may
+    }
+
+    fn push(&self, number: u64, bytes: &[u8]) -> io::Result<Stored> {
+        let stored = self.pages.store(number, 0, bytes)?;
+        let data = &self.counters.data;
+        match stored {
+            Stored::Taken => {
+                data.pushed_files.add(1);
+                data.pushed_bytes.add(bytes.len() as u64);
+            }
+            Stored::Unknown => data.push_unknown.add(1),
+        }
+        Ok(stored)
+    }
 }
 
 /// How much may be pushed for the time being.

@@ -39,6 +39,10 @@ pub(super) fn file_type(mode: u32) -> FileType {
     }
 }
 
+pub(super) fn is_regular(attr: &Attr) -> bool {
+    file_type(attr.mode) == FileType::RegularFile
+}
+
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.number),

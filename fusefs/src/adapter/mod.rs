@@ -31,10 +31,11 @@ use fuser::{
 };
 
 use backing::Backings;
-use convert::{absent, errno, file_attr, file_type, reply_xattr, ttl};
+use convert::{absent, errno, file_attr, file_type, is_regular, reply_xattr, ttl};
 
 use grove_engine::Read;
 
+use crate::ahead::Told;
 use crate::push::Pusher;
 use crate::stats::Counters;
 use crate::trace::Recorder;
@@ -216,6 +217,11 @@ impl<S: Source> Filesystem for Adapter<S> {
         });
         match found {
             Ok(Lookup::Found(Entry { attr, lifetime })) => {
+                if let Some(pusher) = &self.pusher
+                    && is_regular(&attr)
+                {
+                    pusher.note_found(attr.number);
+                }
                 reply.entry(&ttl(lifetime), &file_attr(&attr), Generation(0));
             }
             Ok(Lookup::Absent(Lifetime::None)) => reply.error(Errno::ENOENT),
@@ -269,6 +275,11 @@ impl<S: Source> Filesystem for Adapter<S> {
         reply: ReplyData,
     ) {
         let _timed = self.counters.read.begin();
+        if let Some(pusher) = &self.pusher
+            && offset == 0
+        {
+            pusher.note_asked(number.0);
+        }
         BUFFER.with_borrow_mut(|buffer| {
             let size = size as usize;
             if buffer.len() < size {
@@ -352,14 +363,25 @@ impl<S: Source> Filesystem for Adapter<S> {
         mut reply: ReplyDirectoryPlus,
     ) {
         let _timed = self.counters.readdirplus.begin();
+        let mut told = Vec::new();
         let listed = self.list(number, offset, &mut |item| {
             let attr = file_attr(&item.entry.attr);
             let ttl = ttl(item.entry.lifetime);
-            reply.add(attr.ino, item.next, item.name, &ttl, &attr, Generation(0))
+            let full = reply.add(attr.ino, item.next, item.name, &ttl, &attr, Generation(0));
+            if !full && self.pusher.is_some() && is_regular(&item.entry.attr) {
+                told.push(Told {
+                    number: attr.ino.0,
+                    size: attr.size,
+                });
+            }
+            full
         });
         match listed {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
+        }
+        if let Some(pusher) = &self.pusher {
+            pusher.note_listed(told);
         }
     }
 

@@ -64,14 +64,14 @@ impl<S: Source> View<S> {
 }
 
 impl<S: Source> Files for View<S> {
-    fn numbers_of(&self, member: &Member<'_>) -> Vec<u64> {
+    fn numbers_of(&self, member: &Member<'_>, wanted: &dyn Fn(u64) -> bool) -> Vec<u64> {
         // Each of them is of this payload, and a payload has one length: but what is given to the
         // kernel must have the length that the kernel was told.
         let is_it = |number: &u64| {
             let file = self.node(*number).and_then(|node| self.file_of(&node));
             file.is_ok_and(|file| file.size == member.bytes.len() as u64)
         };
-        let mut numbers = self.files_of_payload(&member.id);
+        let mut numbers = self.files_of_payload(&member.id, wanted);
         numbers.retain(is_it);
         numbers
     }

@@ -24,14 +24,23 @@ pub(super) struct FoundFile {
 }
 
 impl<S: Source> View<S> {
-    /// The numbers under which the kernel may know files with this payload, in all commits whose
+    /// The numbers, among those that are `wanted`, of files with this payload, in all commits whose
     /// images are open.
-    pub fn files_of_payload(&self, payload: &PayloadId) -> Vec<u64> {
+    pub fn files_of_payload(&self, payload: &PayloadId, wanted: &dyn Fn(u64) -> bool) -> Vec<u64> {
         let mut numbers = Vec::new();
         for (commit, image) in self.images.open() {
             // A damaged image is noticed, and made anew, when something in it is asked for.
             let _ = image.files_of(payload, |index| {
-                self.add_numbers(&commit, &image, index, payload, &mut numbers);
+                let Ok(row) = image.file(index) else { return };
+                let given = self.numbers_at(&commit, &image, index, row.number);
+                let given = given.into_iter().flatten();
+                let before = numbers.len();
+                numbers.extend(given.filter(|number| wanted(*number)));
+                // The image has only the beginning of the payload's name.
+                let is_it = |file: &FileObject| file.payload.as_ref() == Some(payload);
+                if numbers.len() > before && !self.file(row.number).is_ok_and(|file| is_it(&file)) {
+                    numbers.truncate(before);
+                }
             });
         }
         numbers.sort_unstable();
@@ -39,28 +48,21 @@ impl<S: Source> View<S> {
         numbers
     }
 
-    fn add_numbers(
+    /// The numbers that were given to a file of an image.
+    fn numbers_at(
         &self,
         commit: &ObjectId,
         image: &Image,
         index: u32,
-        payload: &PayloadId,
-        numbers: &mut Vec<u64>,
-    ) {
-        let Ok(row) = image.file(index) else { return };
-        // The image has only the beginning of the payload's name.
-        let file = self.file(row.number).ok();
-        if file.is_none_or(|file| file.payload.as_ref() != Some(payload)) {
-            return;
-        }
+        object: u64,
+    ) -> [Option<u64>; 2] {
         let shared = self.numbering == Numbering::Shared;
-        if shared {
-            numbers.push(row.number);
-        }
         let unique = !shared || self.both_numberings.load(Ordering::Relaxed);
-        if unique && image.is_complete() {
-            numbers.push(of_path_file(Place::new(commit, index)));
-        }
+        let path = || of_path_file(Place::new(commit, index));
+        [
+            shared.then_some(object),
+            (unique && image.is_complete()).then(path),
+        ]
     }
 
     /// The object of a node that is a file.

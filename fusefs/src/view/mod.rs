@@ -59,7 +59,7 @@ pub const NAME_MAX: usize = 255;
 pub const BLOCK_SIZE: u32 = 4096;
 
 /// Bytes of parsed file headers that are kept.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 type Result<T> = std::result::Result<T, ViewError>;
 
@@ -110,7 +110,7 @@ impl<S: Source> View<S> {
     /// in the background.
     pub fn with_numbering(source: Arc<S>, what: What, numbering: Numbering) -> EngineResult<Self> {
         let mut slots = HashMap::new();
-        let metas = Cache::new(CACHE_BYTES / 16, |meta: &DirMeta| {
+        let metas = Cache::new(CACHE_BYTES / 8, |meta: &DirMeta| {
             128 + xattrs_weight(&meta.xattrs)
         });
         let (root, lease) = match what {

@@ -145,7 +145,10 @@ fn two_files_whose_names_begin_alike_are_an_error_and_never_each_other() {
         matches!(by_number, ViewError::Collision { .. }),
         "{by_number}"
     );
-    assert!(view.files_of_payload(&PayloadId::of(b"one")).is_empty());
+    assert!(
+        view.files_of_payload(&PayloadId::of(b"one"), &|_| true)
+            .is_empty()
+    );
     assert_eq!(
         view.read(number(&view, "other"), 0, &mut [0; 9]).unwrap(),
         5
@@ -199,21 +202,27 @@ fn files_are_found_by_what_they_hold() {
     let (fake, commit) = sample();
     let hello = PayloadId::of(b"hello");
     let view = open(&fake, What::All);
-    assert!(view.files_of_payload(&hello).is_empty(), "no image is open");
+    assert!(
+        view.files_of_payload(&hello, &|_| true).is_empty(),
+        "no image is open"
+    );
     let a = number(&view, &format!("commits/{commit}/usr/a"));
-    assert_eq!(view.files_of_payload(&hello), [a]);
-    assert!(view.files_of_payload(&PayloadId::of(b"nowhere")).is_empty());
+    assert_eq!(view.files_of_payload(&hello, &|_| true), [a]);
+    assert!(
+        view.files_of_payload(&PayloadId::of(b"nowhere"), &|_| true)
+            .is_empty()
+    );
     let unique: Vec<u64> = ["usr/a", "opt/a", "usr/twin/a", "opt/twin/a"]
         .map(|path| number(&view, &format!("unique/{commit}/{path}")))
         .into();
     let mut expected = [unique.clone(), vec![a]].concat();
     expected.sort_unstable();
-    assert_eq!(view.files_of_payload(&hello), expected);
+    assert_eq!(view.files_of_payload(&hello, &|_| true), expected);
     let alone = open_unique(&fake, What::Commit(commit));
     names(&alone, ROOT);
     let mut unique = unique;
     unique.sort_unstable();
-    assert_eq!(alone.files_of_payload(&hello), unique);
+    assert_eq!(alone.files_of_payload(&hello, &|_| true), unique);
 }
 
 #[test]
