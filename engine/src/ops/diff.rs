@@ -3,16 +3,24 @@
 //! Equal subtrees of two commits are left out by their ids alone; local files are read only when
 //! everything cheaper (type, mode, owner, size) is equal.
 
+mod content;
 mod local;
+mod moves;
 mod report;
+mod totals;
 
 use std::path::{Path, PathBuf};
 
-pub use self::report::{Aspects, Change, ChangeKind, DiffOptions, DiffReport, FileKind, Info};
+pub use self::content::Content;
+pub use self::moves::{Move, MovedBy};
+pub use self::report::{
+    Aspects, Change, ChangeKind, DiffOptions, DiffReport, Event, FileKind, Info, LABEL, Source,
+};
+pub use self::totals::Totals;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::monitor::{Monitor, Phase};
-use crate::ops::ls::Node;
+use crate::ops::ls::{Node, normalise};
 use crate::repo::Repository;
 use crate::tree::check_depth;
 
@@ -40,9 +48,13 @@ pub fn diff(
         monitor,
         report: DiffReport::default(),
     };
-    walk.dirs(&Dir::of(a)?, &Dir::of(b)?, &mut String::new(), 0)?;
+    walk.at_subpath(Dir::of(a)?, Dir::of(b)?)?;
+    let mut report = walk.report;
+    if options.moves {
+        report.moves = moves::find(repo, &mut report, monitor)?;
+    }
     monitor.end(Phase::Scan);
-    Ok(walk.report)
+    Ok(report)
 }
 
 /// A directory of either side.
@@ -63,6 +75,31 @@ enum File {
 enum Item<'l> {
     File(&'l File),
     Dir(&'l Dir),
+}
+
+/// The same, on its own.
+#[derive(Debug, Clone)]
+enum Place {
+    File(File),
+    Dir(Dir),
+}
+
+impl Place {
+    fn item(&self) -> Item<'_> {
+        match self {
+            Self::File(file) => Item::File(file),
+            Self::Dir(dir) => Item::Dir(dir),
+        }
+    }
+}
+
+impl From<Item<'_>> for Place {
+    fn from(item: Item<'_>) -> Self {
+        match item {
+            Item::File(file) => Self::File(file.clone()),
+            Item::Dir(dir) => Self::Dir(dir.clone()),
+        }
+    }
 }
 
 /// Files, then directories, each sorted by name.
@@ -118,6 +155,38 @@ struct Walk<'r> {
 }
 
 impl Walk<'_> {
+    /// Compares what is at the subpath. The root's own metadata is left out, as `ostree diff` does.
+    fn at_subpath(&mut self, a: Dir, b: Dir) -> Result<()> {
+        let path = normalise(&self.options.subpath);
+        if path == "/" {
+            return self.dirs(&a, &b, &mut String::new(), 0);
+        }
+        let depth = path.matches('/').count();
+        let (a, b) = (self.look_up(a, &path)?, self.look_up(b, &path)?);
+        let mut buffer = path.clone();
+        match (a, b) {
+            (None, None) => Err(Error::PathNotFound { path }),
+            (Some(a), None) => self.only(ChangeKind::Removed, &a.item(), &mut buffer, depth, false),
+            (None, Some(b)) => self.only(ChangeKind::Added, &b.item(), &mut buffer, depth, false),
+            (Some(a), Some(b)) => self.both(&a.item(), &b.item(), &mut buffer, depth),
+        }
+    }
+
+    fn look_up(&self, root: Dir, path: &str) -> Result<Option<Place>> {
+        let mut place = Place::Dir(root);
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let Place::Dir(dir) = &place else {
+                return Ok(None);
+            };
+            let listing = self.list(dir)?;
+            let Some(item) = listing.item(name) else {
+                return Ok(None);
+            };
+            place = item.into();
+        }
+        Ok(Some(place))
+    }
+
     fn list(&self, dir: &Dir) -> Result<Listing> {
         match dir {
             Dir::Local(path) => local::list(path),
@@ -264,8 +333,6 @@ impl Walk<'_> {
             // Files of different sizes need no names to be told apart.
             if a.kind == FileKind::File && b.kind == FileKind::File && a.size == b.size {
                 (a.payload, b.payload) = (self.payload(file_a, a)?, self.payload(file_b, b)?);
-            } else {
-                (a.payload, b.payload) = (None, None);
             }
         }
         let file_kind = kind_of(b, info_b.as_ref());
@@ -334,8 +401,8 @@ impl Walk<'_> {
     fn dir_info(&self, dir: &Dir) -> Result<Info> {
         match dir {
             Dir::Local(path) => local::info(path, self.options),
-            Dir::Stored { meta, .. } => {
-                let meta = self.repo.dirmeta(meta)?;
+            Dir::Stored { meta: id, .. } => {
+                let meta = self.repo.dirmeta(id)?;
                 Ok(Info {
                     kind: FileKind::Directory,
                     mode: meta.mode,
@@ -345,6 +412,7 @@ impl Walk<'_> {
                     xattrs: meta.xattrs.clone(),
                     symlink_target: Vec::new(),
                     payload: None,
+                    source: Source::Stored(*id),
                 })
             }
         }
@@ -369,6 +437,7 @@ impl Walk<'_> {
                     xattrs: file.header.xattrs,
                     symlink_target: file.header.symlink_target,
                     payload: file.payload,
+                    source: Source::Stored(*id),
                 })
             }
         }

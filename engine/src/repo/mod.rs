@@ -4,6 +4,7 @@ mod alike;
 mod bases;
 pub(crate) mod delta;
 mod images;
+mod imports;
 pub(crate) mod ingest;
 pub(crate) mod layout;
 mod locks;
@@ -33,6 +34,8 @@ use crate::store::copies::PlainCopy;
 use crate::store::group::{Group, Read};
 use crate::store::{CacheCounts, Found, Store, lock};
 
+pub use self::imports::Import;
+pub(crate) use self::imports::{decode_import, encode_import};
 use self::meta::Meta;
 pub use self::transaction::Transaction;
 
@@ -322,20 +325,6 @@ impl Repository {
         Transaction::begin(self, monitor)
     }
 
-    /// The record of an earlier package import, by its key.
-    pub fn import(&self, key: &ObjectId) -> Result<Option<Import>> {
-        let found = self
-            .store
-            .get(&Key::new(EntryKind::Import, *key.as_bytes()))?;
-        let decode = |found: Found| {
-            decode_import(found.bytes()).ok_or_else(|| Error::Corrupt {
-                path: self.path.clone(),
-                detail: format!("import record {key} is malformed"),
-            })
-        };
-        found.map(decode).transpose()
-    }
-
     /// Figures for `statfs` and `stats`: (bytes of all packs, number of objects and payload parts).
     pub fn stored(&self) -> Result<(u64, u64)> {
         let bytes = self.store.stored_bytes()?;
@@ -357,38 +346,6 @@ impl Repository {
         self.store.set_index(Index::load(self.store.paths())?);
         Ok(report)
     }
-}
-
-/// The record of a package import.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Import {
-    /// The file objects that it names.
-    pub files: Vec<ObjectId>,
-    /// The importer's own bytes.
-    pub bytes: Vec<u8>,
-}
-
-/// Encodes an import record: number of files, their ids, the importer's bytes.
-pub(crate) fn encode_import(
-    files: impl ExactSizeIterator<Item = ObjectId>,
-    bytes: &[u8],
-) -> Vec<u8> {
-    let mut out = (files.len() as u64).to_le_bytes().to_vec();
-    out.extend(files.flat_map(|id| *id.as_bytes()));
-    out.extend_from_slice(bytes);
-    out
-}
-
-/// Decodes an import record.
-pub(crate) fn decode_import(record: &[u8]) -> Option<Import> {
-    let (count, rest) = record.split_first_chunk::<8>()?;
-    let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
-    let (files, bytes) = rest.split_at_checked(count.checked_mul(ObjectId::LEN)?)?;
-    let files = files.as_chunks::<{ ObjectId::LEN }>().0.iter();
-    Some(Import {
-        files: files.map(|id| ObjectId::from_bytes(*id)).collect(),
-        bytes: bytes.to_vec(),
-    })
 }
 
 /// What [`Repository::reindex`] found.

@@ -4,6 +4,7 @@ mod batch;
 pub(crate) mod cache;
 pub(crate) mod copies;
 pub(crate) mod group;
+pub(crate) mod ordered;
 pub(crate) mod payload;
 mod spill;
 

@@ -5,6 +5,7 @@ mod cmd;
 mod commit_view;
 mod exit;
 mod json;
+mod pager;
 mod progress;
 mod time;
 mod ui;

@@ -8,6 +8,7 @@
 //! import                 payloads into the store, a record of where they went
 //! merge                  records into a tree
 //! source                 payloads of packages for repairs
+//! inventory              which packages a tree holds, and whose a path is
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -15,6 +16,7 @@
 pub mod caps;
 mod error;
 pub mod import;
+pub mod inventory;
 pub mod layout;
 pub mod merge;
 pub mod owners;
@@ -23,8 +25,9 @@ mod source;
 
 pub use error::Error;
 pub use import::{ImportOptions, ImportedPackage, find_packages, import_package, import_packages};
+pub use inventory::{Installed, Inventory, InventoryError};
 pub use layout::PathRules;
-pub use merge::{MergeReport, merge_packages, package_list};
+pub use merge::{LIST, MergeReport, merge_packages, package_list};
 pub use owners::{Owners, UnknownOwner};
 pub use package::{Entry, EntryKind, Facts, Package, PackageError};
 pub use source::PackageSource;

@@ -16,6 +16,9 @@ use crate::Error;
 use crate::import::{DirKind, ImportedPackage, Item};
 use crate::package::Facts;
 
+/// The metadata key that lists a commit's packages, as rpm-ostree names it.
+pub const LIST: &str = "rpmostree.rpmdb.pkglist";
+
 /// Conflicts that an error names; the rest are counted.
 const CONFLICTS_NAMED: usize = 50;
 /// Metadata of directories that no package describes.
@@ -259,7 +262,7 @@ fn dir_meta(kind: DirKind) -> DirMeta {
     }
 }
 
-/// The commit metadata `rpmostree.rpmdb.pkglist`, `a(sssss)`: name, epoch (`0` if there is none),
+/// The value of [`LIST`], `a(sssss)`: name, epoch (`0` if there is none),
 /// version, release and architecture of each package, sorted.
 pub fn package_list(packages: &[ImportedPackage]) -> Variant {
     let mut rows: Vec<_> = in_order(packages)

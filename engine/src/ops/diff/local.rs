@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{DiffOptions, Dir, File as Entry, FileKind, Info, Listing};
+use super::{DiffOptions, Dir, File as Entry, FileKind, Info, Listing, Source};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
 use crate::monitor::Monitor;
@@ -75,6 +75,7 @@ pub(super) fn info(path: &Path, options: &DiffOptions) -> Result<Info> {
         xattrs,
         symlink_target,
         payload: None,
+        source: Source::Local(path.to_owned()),
     })
 }
 

@@ -151,7 +151,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         }
     }
     if !found.packages.is_empty() {
-        commit.metadata.push(packages::LIST, package_list(&found.packages));
+        commit.metadata.push(grove_compose::LIST, package_list(&found.packages));
     }
     let id = txn.put_commit(&commit)?;
     let updates: Vec<RefUpdate> = branch

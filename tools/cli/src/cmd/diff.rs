@@ -1,29 +1,36 @@
 //! `grove diff`.
 
-use std::io::Write;
+mod elf;
+mod json;
+mod packages;
+mod patch;
+mod text;
+
 use std::path::Path;
 use std::process::ExitCode;
 
 use grove_engine::Repository;
-use grove_engine::ops::diff::{
-    Change, ChangeKind, DiffOptions, DiffReport, FileKind, Info, Side, diff,
-};
+use grove_engine::object::Commit;
+use grove_engine::ops::diff::{DiffOptions, DiffReport, Side, diff};
 use grove_engine::ops::ls::Node;
-use serde::Serialize;
 
 use crate::cli::Globals;
-use crate::commit_view::xattrs;
-use crate::exit::Result;
-use crate::json::{self, JsonSwitch};
-use crate::ui::{self, SizeSwitch};
+use crate::exit::{self, Result};
+use crate::json::JsonSwitch;
+use crate::pager::PagerSwitch;
+use crate::ui::SizeSwitch;
 
 /// Say what differs between two commits or directories
 ///
 /// Prints modified (M), deleted (D) and added (A) paths. An argument that begins with '/' or '.'
 /// is a directory, any other one a rev. With one argument, compares the commit with its parent.
+/// Several kinds of output can be asked for at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove diff os/stable^ os/stable\n  \
-    grove diff --stat os/stable os/testing\n  grove diff --files os/stable /srv/root")]
+    grove diff --stat --packages os/stable os/testing\n  \
+    grove diff --patch --subpath=/usr/etc os/stable os/testing\n  \
+    grove diff --elf --subpath=/usr/lib64 os/stable os/testing\n  \
+    grove diff --files os/stable /srv/root")]
 pub struct Args {
     /// What to compare; the only rev, when there is no TO
     #[arg(value_name = "REV_OR_DIR")]
@@ -31,12 +38,37 @@ pub struct Args {
     /// What to compare it with
     #[arg(value_name = "REV_OR_DIR")]
     to: Option<String>,
-    /// Say what changed of each path, and name those below removed directories, too
+    /// Say what changed of each path, what was moved (R), and what is below removed directories
     #[arg(long)]
     files: bool,
-    /// Print totals
+    /// Print paths only
+    #[arg(long, conflicts_with = "files")]
+    name_only: bool,
+    /// Print totals, and the directories with most changes
     #[arg(long)]
     stat: bool,
+    /// With --stat, sum up directories so many levels below the root
+    #[arg(long, value_name = "LEVELS", default_value_t = 2, requires = "stat")]
+    depth: usize,
+    /// Say which packages changed, and how many of their files
+    #[arg(long)]
+    packages: bool,
+    /// Print what changed inside of text files, as patch(1) takes it
+    #[arg(long)]
+    patch: bool,
+    /// Say what changed of programs and libraries: soname, build ID, needed libraries, exported
+    /// symbols
+    #[arg(long)]
+    elf: bool,
+    /// Only what is at PATH
+    #[arg(long, value_name = "PATH", default_value = "/", hide_default_value = true)]
+    subpath: String,
+    /// Take what was moved as removed and added
+    #[arg(long)]
+    no_renames: bool,
+    /// Exit with code 3 if anything differs
+    #[arg(long)]
+    exit_code: bool,
     /// Leave extended attributes out of the comparison
     #[arg(long)]
     no_xattrs: bool,
@@ -47,54 +79,47 @@ pub struct Args {
     #[arg(long, value_name = "GID")]
     owner_gid: Option<u32>,
     #[command(flatten)]
+    pager: PagerSwitch,
+    #[command(flatten)]
     sizes: SizeSwitch,
     #[command(flatten)]
     json: JsonSwitch,
 }
 
-#[derive(Serialize)]
-struct Report {
-    from: String,
-    to: String,
-    totals: Totals,
-    changes: Vec<Row>,
+impl Args {
+    /// Whether paths are listed: where nothing else was asked for.
+    fn lists(&self) -> bool {
+        self.files || self.name_only || !(self.stat || self.packages || self.patch || self.elf)
+    }
 }
 
-/// Totals of a comparison; also their JSON form.
-#[derive(Debug, Default, Serialize)]
-struct Totals {
-    modified: u64,
-    modified_content: u64,
-    removed: u64,
-    added: u64,
-    modified_bytes_before: u64,
-    modified_bytes_after: u64,
-    removed_bytes: u64,
-    added_bytes: u64,
+/// What one of the arguments names.
+enum Tree {
+    Commit(Commit),
+    Dir(String),
 }
 
-#[derive(Serialize)]
-struct Row {
-    change: &'static str,
-    path: String,
-    /// What changed of a modified path.
-    aspects: Vec<&'static str>,
-    /// Whether it follows from a change above it.
-    implied: bool,
-    before: Option<Entry>,
-    after: Option<Entry>,
+impl Tree {
+    fn find(repo: &Repository, text: &str) -> Result<Self> {
+        if text.starts_with(['/', '.']) {
+            return Ok(Self::Dir(text.to_owned()));
+        }
+        Ok(Self::Commit(repo.commit(&repo.resolve_rev(text)?)?))
+    }
+
+    fn side(&self) -> Side<'_> {
+        match self {
+            Self::Commit(commit) => Side::Stored(Node::root(commit)),
+            Self::Dir(path) => Side::Local(Path::new(path)),
+        }
+    }
 }
 
-#[derive(Serialize)]
-struct Entry {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    mode: String,
-    uid: u32,
-    gid: u32,
-    size: u64,
-    symlink_target: Option<String>,
-    xattrs: String,
+/// A finished comparison and everything that was asked for beyond it.
+struct Found {
+    report: DiffReport,
+    packages: Option<packages::Packages>,
+    elf: Option<Vec<elf::Change>>,
 }
 
 /// Runs the verb.
@@ -104,190 +129,39 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         Some(to) => (args.from.clone(), to.clone()),
         None => (format!("{}^", args.from), args.from.clone()),
     };
+    let details = args.files || args.stat || args.packages || args.patch || args.elf;
+    let details = details || args.json.json;
     let options = DiffOptions {
-        details: args.files || args.stat || args.json.json,
+        details,
+        moves: details && !args.no_renames,
+        subpath: args.subpath.clone(),
         no_xattrs: args.no_xattrs,
         owner_uid: args.owner_uid,
         owner_gid: args.owner_gid,
     };
     let progress = globals.progress();
-    let (a, b) = (side(&repo, &from)?, side(&repo, &to)?);
-    let found = diff(&repo, a, b, &options, &progress)?;
+    let (a, b) = (Tree::find(&repo, &from)?, Tree::find(&repo, &to)?);
+    let report = diff(&repo, a.side(), b.side(), &options, &progress)?;
+    let packages = args.packages.then(|| packages::find(&repo, &a, &b, &report)).transpose()?;
+    let elf = args.elf.then(|| elf::find(&repo, &report, &progress)).transpose()?;
     progress.finish();
+    let found = Found { report, packages, elf };
     if args.json.json {
-        let changes = found.iter().map(row).collect();
-        json::print(&Report { from, to, totals: totals(&found), changes })?;
-        return Ok(ExitCode::SUCCESS);
+        json::print(&repo, &from, &to, &found, args)?;
+    } else {
+        text::print(&repo, &found, args)?;
     }
-    let colour = ui::colour();
-    let mut out = ui::stdout();
-    if args.files || !args.stat {
-        for change in found.iter().filter(|change| args.files || !change.implied) {
-            write!(out, "{}    {}", letter(change.kind, colour), change.path)?;
-            if args.files {
-                write!(out, "  {}", details(change, args.sizes))?;
-            }
-            writeln!(out)?;
-        }
-    }
-    if args.stat {
-        print_totals(&mut out, &totals(&found), args.sizes)?;
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    let differs = args.exit_code && !found.report.is_empty();
+    Ok(ExitCode::from(if differs { exit::PROBLEMS } else { exit::OK }))
 }
 
-fn side<'a>(repo: &Repository, text: &'a str) -> Result<Side<'a>> {
-    if text.starts_with(['/', '.']) {
-        return Ok(Side::Local(Path::new(text)));
+/// An error and its causes in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
     }
-    Ok(Side::Stored(Node::root(&repo.commit(&repo.resolve_rev(text)?)?)))
-}
-
-/// The letter of a change, yellow, red or green where colour is wanted.
-fn letter(kind: ChangeKind, colour: bool) -> &'static str {
-    match (kind, colour) {
-        (ChangeKind::Modified, false) => "M",
-        (ChangeKind::Removed, false) => "D",
-        (ChangeKind::Added, false) => "A",
-        (ChangeKind::Modified, true) => "\x1b[33mM\x1b[0m",
-        (ChangeKind::Removed, true) => "\x1b[31mD\x1b[0m",
-        (ChangeKind::Added, true) => "\x1b[32mA\x1b[0m",
-    }
-}
-
-fn kind_name(kind: FileKind) -> &'static str {
-    match kind {
-        FileKind::File => "file",
-        FileKind::Symlink => "symlink",
-        FileKind::Directory => "directory",
-    }
-}
-
-fn target(info: &Info) -> String {
-    ui::printable(&String::from_utf8_lossy(&info.symlink_target))
-}
-
-/// What a path is, of one that only one side has.
-fn present(info: &Info, sizes: SizeSwitch) -> String {
-    match info.kind {
-        FileKind::File => sizes.show(info.size),
-        FileKind::Symlink => format!("-> {}", target(info)),
-        FileKind::Directory => "directory".into(),
-    }
-}
-
-fn details(change: &Change, sizes: SizeSwitch) -> String {
-    let (a, b) = match (&change.a, &change.b) {
-        (Some(a), Some(b)) => (a, b),
-        (Some(only), None) | (None, Some(only)) => return present(only, sizes),
-        (None, None) => return String::new(),
-    };
-    let Some(aspects) = change.aspects() else { return String::new() };
-    let mut parts = Vec::new();
-    if aspects.kind {
-        parts.push(format!("{} -> {}", kind_name(a.kind), kind_name(b.kind)));
-    }
-    if aspects.content && a.kind == FileKind::Symlink {
-        parts.push(format!("target {} -> {}", target(a), target(b)));
-    } else if aspects.content && a.size == b.size {
-        parts.push(format!("content {}", sizes.show(a.size)));
-    } else if aspects.content {
-        parts.push(format!("content {} -> {}", sizes.show(a.size), sizes.show(b.size)));
-    }
-    if aspects.mode {
-        parts.push(format!("mode {:04o} -> {:04o}", a.mode & 0o7777, b.mode & 0o7777));
-    }
-    if aspects.owner {
-        parts.push(format!("owner {}:{} -> {}:{}", a.uid, a.gid, b.uid, b.gid));
-    }
-    if aspects.xattrs {
-        parts.push("xattrs".into());
-    }
-    parts.join(", ")
-}
-
-fn totals(report: &DiffReport) -> Totals {
-    let mut totals = Totals::default();
-    for change in report.iter() {
-        let (before, after) =
-            (change.a.as_ref().map_or(0, |i| i.size), change.b.as_ref().map_or(0, |i| i.size));
-        match change.kind {
-            ChangeKind::Added => {
-                totals.added += 1;
-                totals.added_bytes += after;
-            }
-            ChangeKind::Removed => {
-                totals.removed += 1;
-                totals.removed_bytes += before;
-            }
-            ChangeKind::Modified => {
-                let content = change.aspects().is_some_and(|a| a.content || a.kind);
-                totals.modified += 1;
-                totals.modified_content += u64::from(content);
-                if content {
-                    totals.modified_bytes_before += before;
-                    totals.modified_bytes_after += after;
-                }
-            }
-        }
-    }
-    totals
-}
-
-fn print_totals(out: &mut dyn Write, totals: &Totals, sizes: SizeSwitch) -> Result<()> {
-    let Totals { modified, modified_content, removed, added, .. } = totals;
-    writeln!(
-        out,
-        "Modified:  {modified} ({modified_content} in content, {} -> {}; {} in metadata only)",
-        sizes.show(totals.modified_bytes_before),
-        sizes.show(totals.modified_bytes_after),
-        modified - modified_content,
-    )?;
-    writeln!(out, "Removed:   {removed} ({})", sizes.show(totals.removed_bytes))?;
-    writeln!(out, "Added:     {added} ({})", sizes.show(totals.added_bytes))?;
-    let before = totals.modified_bytes_before + totals.removed_bytes;
-    let after = totals.modified_bytes_after + totals.added_bytes;
-    let sign = if after < before { '-' } else { '+' };
-    writeln!(out, "Size:      {sign}{}", sizes.show(after.abs_diff(before)))?;
-    Ok(())
-}
-
-fn row(change: &Change) -> Row {
-    let mut aspects = Vec::new();
-    if let Some(found) = change.aspects() {
-        let all = [
-            (found.kind, "type"),
-            (found.content, "content"),
-            (found.mode, "mode"),
-            (found.owner, "owner"),
-            (found.xattrs, "xattrs"),
-        ];
-        aspects.extend(all.iter().filter(|(changed, _)| *changed).map(|(_, name)| *name));
-    }
-    Row {
-        change: match change.kind {
-            ChangeKind::Modified => "modified",
-            ChangeKind::Removed => "removed",
-            ChangeKind::Added => "added",
-        },
-        path: change.path.clone(),
-        aspects,
-        implied: change.implied,
-        before: change.a.as_ref().map(entry),
-        after: change.b.as_ref().map(entry),
-    }
-}
-
-fn entry(info: &Info) -> Entry {
-    let link = info.kind == FileKind::Symlink;
-    Entry {
-        kind: kind_name(info.kind),
-        mode: format!("{:04o}", info.mode & 0o7777),
-        uid: info.uid,
-        gid: info.gid,
-        size: info.size,
-        symlink_target: link.then(|| String::from_utf8_lossy(&info.symlink_target).into_owned()),
-        xattrs: xattrs(&info.xattrs),
-    }
+    text
 }

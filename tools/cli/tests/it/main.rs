@@ -9,6 +9,7 @@ macro_rules! snapshot {
 
 mod compare;
 mod conformance;
+mod diff;
 mod docs;
 mod env;
 mod errors;

@@ -23,6 +23,7 @@ use rpm::{IndexSignatureTag, IndexTag, PackageMetadata};
 pub use entries::{Entry, EntryKind, FileList, Names};
 pub use payload::Compression;
 pub use read::{ReadOptions, Visitor};
+pub(crate) use structure::RawHeader;
 
 use crate::Error;
 use digest::{Expected, Hashing};

@@ -63,24 +63,53 @@ impl Head {
 
 /// A checked header, for tags whose bytes must not be decoded as text.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RawHeader<'a> {
+pub(crate) struct RawHeader<'a> {
     index: &'a [u8],
     store: &'a [u8],
 }
 
 impl<'a> RawHeader<'a> {
+    /// A header as it is in a package database: without the magic number.
+    pub fn of_database(blob: &'a [u8]) -> Result<Self, PackageError> {
+        const PART: &str = "header";
+        let cut = || malformed(PART, "the header is cut");
+        let (tags, store) = (be_u32(blob, 0), be_u32(blob, 4));
+        let (tags, store) = tags.zip(store).ok_or_else(cut)?;
+        if tags > MAX_TAGS || store > MAX_STORE {
+            return Err(malformed(PART, "more tags or data than rpm allows"));
+        }
+        let body = blob.get(8..).unwrap_or_default();
+        let (index, data) = body
+            .split_at_checked(tags as usize * ENTRY_SIZE)
+            .ok_or_else(cut)?;
+        let store = data.get(..store as usize).ok_or_else(cut)?;
+        check_index(index, store, PART)?;
+        Ok(Self { index, store })
+    }
+
     /// The undecoded strings of a string array tag; empty when the tag is missing.
     pub fn strings(&self, tag: u32) -> Vec<&'a [u8]> {
-        let entry = self
-            .index
-            .chunks_exact(ENTRY_SIZE)
-            .find(|e| be_u32(e, 0) == Some(tag));
-        let Some((offset, count)) = entry.and_then(|e| Some((be_u32(e, 8)?, be_u32(e, 12)?)))
-        else {
+        let Some((data, count)) = self.find(tag) else {
             return Vec::new();
         };
-        let data = self.store.get(offset as usize..).unwrap_or_default();
-        data.split(|b| *b == 0).take(count as usize).collect()
+        data.split(|b| *b == 0).take(count).collect()
+    }
+
+    /// The numbers of a tag of 32-bit numbers; empty when the tag is missing.
+    pub fn numbers(&self, tag: u32) -> Vec<u32> {
+        let Some((data, count)) = self.find(tag) else {
+            return Vec::new();
+        };
+        let numbers = data.as_chunks::<4>().0.iter().take(count);
+        numbers.map(|bytes| u32::from_be_bytes(*bytes)).collect()
+    }
+
+    /// Where a tag's data begins, and how many values there are.
+    fn find(&self, tag: u32) -> Option<(&'a [u8], usize)> {
+        let mut entries = self.index.chunks_exact(ENTRY_SIZE);
+        let entry = entries.find(|e| be_u32(e, 0) == Some(tag))?;
+        let (offset, count) = (be_u32(entry, 8)?, be_u32(entry, 12)?);
+        Some((self.store.get(offset as usize..)?, count as usize))
     }
 }
 

@@ -17,9 +17,6 @@ use super::Args;
 use crate::exit::Result;
 use crate::ui;
 
-/// The metadata key that lists the packages, as rpm-ostree names it.
-pub const LIST: &str = "rpmostree.rpmdb.pkglist";
-
 /// Options about packages.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Packages")]
