@@ -164,6 +164,12 @@ pub enum Error {
         /// The path, lossily decoded.
         path: String,
     },
+    /// A directory that is to be updated, of which nobody knows what it holds.
+    #[error("{} is not known as a whole checkout of this repository", path.display())]
+    UnknownCheckout {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Input that cannot be represented in a commit.
     #[error("{path}: {reason}")]
     UnsupportedInput {

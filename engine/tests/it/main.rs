@@ -4,6 +4,7 @@
 
 mod alike;
 mod bad_input;
+mod checkout;
 mod commit;
 mod concurrent;
 mod crash;

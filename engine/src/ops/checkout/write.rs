@@ -1,160 +1,261 @@
 //! One file, link or directory of a checkout.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
+use rustix::io::Errno;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::{CheckoutOptions, Job, Union};
+use super::beneath::split;
+use super::plan::Row;
+use super::{CheckoutOptions, Durability, Existing, Job};
 use crate::error::{Error, IoResultExt, Result};
-use crate::id::{ObjectId, ObjectKind};
+use crate::id::ObjectKind;
 use crate::object::{DirMeta, FileHeader, FileObject, Xattrs};
 
-/// Bytes read from the store at once.
+/// Bytes compared at once.
 const BUFFER: usize = 256 * 1024;
 /// Runs of zeros from this length on are not written.
 const MIN_HOLE: usize = 64 * 1024;
 
 const SETUID_SETGID: u32 = 0o6000;
 
-/// Writes one entry of a directory. `path` is for messages.
-pub(super) fn file(
-    job: &Job<'_>,
-    dir: BorrowedFd<'_>,
-    name: &str,
-    path: &str,
-    id: &ObjectId,
-) -> Result<()> {
-    if job.monitor.is_cancelled() {
-        return Err(Error::Cancelled);
+/// A regular file being written.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub file: File,
+    place: Place,
+    /// Bytes up to here are written, or left out as a hole.
+    end: u64,
+    ends_in_hole: bool,
+}
+
+/// What a file is called while it is written.
+#[derive(Debug)]
+enum Place {
+    Final,
+    /// Another name in the directory, from where it is moved over what is there.
+    Temporary {
+        dir: OwnedFd,
+        temporary: String,
+        name: String,
+    },
+}
+
+impl Output {
+    fn new(fd: OwnedFd, place: Place) -> Self {
+        Self {
+            file: fd.into(),
+            place,
+            end: 0,
+            ends_in_hole: false,
+        }
     }
-    let damaged = |e: Error| e.hitting(path, ObjectKind::File, id);
-    let file = job.repo.file(id).map_err(damaged)?;
-    let new = match job.options.union {
-        Union::None => create(job, dir, name, path, &file),
-        Union::Overwrite => return replace(job, dir, name, path, &file).map_err(damaged),
-        Union::Add | Union::Identical => create(job, dir, name, path, &file),
-    };
-    match (new, job.options.union) {
-        (Err(e), Union::Add) if already_exists(&e) => {}
-        (Err(e), Union::Identical) if already_exists(&e) => {
-            if !identical(job, dir, name, path, &file).map_err(damaged)? {
+
+    /// A file that will replace whatever has this name in a directory.
+    pub fn replacing(dir: OwnedFd, name: &str) -> io::Result<Self> {
+        let temporary = temporary(name);
+        let open = || rustix::fs::openat(&dir, &temporary, NEW, Mode::RUSR | Mode::WUSR);
+        let fd = match open() {
+            // What a killed process left behind.
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&dir, &temporary, AtFlags::empty())?;
+                open()?
+            }
+            other => other?,
+        };
+        let name = name.to_owned();
+        Ok(Self::new(
+            fd,
+            Place::Temporary {
+                dir,
+                temporary,
+                name,
+            },
+        ))
+    }
+
+    /// Writes the next bytes. A long run of zeros becomes a hole.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.ends_in_hole = bytes.len() >= MIN_HOLE && bytes.iter().all(|byte| *byte == 0);
+        if !self.ends_in_hole {
+            self.file.write_all_at(bytes, self.end)?;
+        }
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Shares what is in another file, where the file system can do that.
+    pub fn clone_from(&self, source: &File) -> bool {
+        rustix::fs::ioctl_ficlone(&self.file, source).is_ok()
+    }
+
+    /// Copies what is in another file.
+    pub fn copy_from(&mut self, source: &File) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match source.read_at(&mut buffer, self.end)? {
+                0 => return Ok(()),
+                n => self.write(&buffer[..n])?,
+            }
+        }
+    }
+
+    /// Sets metadata and gives it its name. The modification time comes last: it tells that the file
+    /// is whole.
+    pub fn finish(mut self, header: &FileHeader, options: &CheckoutOptions) -> io::Result<()> {
+        if self.ends_in_hole {
+            self.file.set_len(self.end)?;
+        }
+        finish_file(self.file.as_fd(), header, options)?;
+        if options.durability == Durability::Each {
+            self.file.sync_all()?;
+        }
+        if let Place::Temporary {
+            dir,
+            temporary,
+            name,
+        } = &self.place
+        {
+            rustix::fs::renameat(dir, temporary, dir, name)?;
+            self.place = Place::Final;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Place::Temporary { dir, temporary, .. } = &self.place {
+            // The name is ours; that it cannot be removed does not matter beside why it is given up.
+            let _ = rustix::fs::unlinkat(dir, temporary, AtFlags::empty());
+        }
+    }
+}
+
+const NEW: OFlags = OFlags::CREATE
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::RDWR)
+    .union(OFlags::CLOEXEC);
+
+/// The same for every run, so that what a killed one left is found and replaced.
+pub(super) fn temporary(name: &str) -> String {
+    format!(".grove-{:016x}", xxh3_64(name.as_bytes()))
+}
+
+/// Opens a regular file for writing; `None` if what is there stays.
+pub(super) fn begin(job: &Job<'_>, row: Row) -> Result<Option<Output>> {
+    let path = job.plan.path(row);
+    let at = || job.os_path(&path);
+    if matches!(job.existing, Existing::Overwrite | Existing::Update) {
+        let (above, name) = split(&path);
+        let dir = job.root.open_dir(above).at(at())?;
+        return Output::replacing(dir, name).at(at()).map(Some);
+    }
+    let open = || job.root.open(&path, NEW, Mode::RUSR | Mode::WUSR);
+    match open() {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            if stays(job, row, &path)? {
+                return Ok(None);
+            }
+            let (above, name) = split(&path);
+            let dir = job.root.open_dir(above).at(at())?;
+            rustix::fs::unlinkat(dir, name, AtFlags::empty()).at(at())?;
+            open()
+                .at(at())
+                .map(|fd| Some(Output::new(fd, Place::Final)))
+        }
+        other => other.at(at()).map(|fd| Some(Output::new(fd, Place::Final))),
+    }
+}
+
+/// Whether an entry that is in the way is left as it is; else it is to be replaced.
+pub(super) fn stays(job: &Job<'_>, row: Row, path: &str) -> Result<bool> {
+    let at = || job.os_path(path);
+    let object = job.plan.object(row);
+    let (above, name) = split(path);
+    let stays = match job.existing {
+        Existing::Fail => return Err(Errno::EXIST).at(at()),
+        Existing::Overwrite | Existing::Update => false,
+        Existing::Add => true,
+        Existing::Identical => {
+            let damaged = |e: Error| e.hitting(&format!("/{path}"), ObjectKind::File, &object.id);
+            let dir = job.root.open_dir(above).at(at())?;
+            if !identical(job, dir.as_fd(), name, path, object).map_err(damaged)? {
                 return Err(Error::Conflict {
-                    path: path.to_owned(),
+                    path: format!("/{path}"),
                     first: "the existing file".into(),
                     second: "the commit's".into(),
                 });
             }
+            true
         }
-        (done, _) => return done.map_err(damaged),
-    }
-    job.counters.kept.fetch_add(1, Relaxed);
-    Ok(())
-}
-
-fn already_exists(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
-}
-
-/// Makes a new entry; fails when the name is taken.
-fn create(
-    job: &Job<'_>,
-    dir: BorrowedFd<'_>,
-    name: &str,
-    path: &str,
-    file: &FileObject,
-) -> Result<()> {
-    let at = || job.os_path(path);
-    let header = &file.header;
-    if header.is_symlink() {
-        rustix::fs::symlinkat(header.symlink_target.as_slice(), dir, name).at(at())?;
-        finish_symlink(dir, name, header, job.options).at(at())?;
-        job.counters.symlinks.fetch_add(1, Relaxed);
-        return Ok(());
-    }
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).at(at())?;
-    let mut out = File::from(fd);
-    copy(job, file, path, &mut out)?;
-    finish_file(out.as_fd(), header, job.options).at(at())?;
-    job.counters.files.fetch_add(1, Relaxed);
-    job.counters.written_bytes.fetch_add(file.size, Relaxed);
-    Ok(())
-}
-
-/// Makes the entry under a temporary name and moves it over what is there.
-fn replace(
-    job: &Job<'_>,
-    dir: BorrowedFd<'_>,
-    name: &str,
-    path: &str,
-    file: &FileObject,
-) -> Result<()> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    loop {
-        let number = NEXT.fetch_add(1, Relaxed);
-        let temporary = format!(".grove-{}-{number}", std::process::id());
-        match create(job, dir, &temporary, path, file) {
-            // Left over from a process with the same id: take the next name.
-            Err(e) if already_exists(&e) => continue,
-            Err(e) => {
-                // The name is ours; that it cannot be removed does not matter beside `e`.
-                let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
-                return Err(e);
-            }
-            Ok(()) => {}
+        Existing::Resume => {
+            let dir = job.root.open_dir(above).at(at())?;
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at(at())?;
+            is_whole(&stat, object, job.options)
         }
-        let moved = rustix::fs::renameat(dir, &temporary, dir, name);
-        if moved.is_err() {
+    };
+    if stays {
+        job.counters.kept.fetch_add(1, Relaxed);
+    }
+    Ok(stays)
+}
+
+/// Whether a regular file looks as it did when it was finished, and was not written to since.
+pub(super) fn is_whole(stat: &Stat, object: &FileObject, options: &CheckoutOptions) -> bool {
+    !object.header.is_symlink()
+        && same_stat(stat, &object.header, options)
+        && u64::try_from(stat.st_size) == Ok(object.size)
+        && (stat.st_mtime, stat.st_mtime_nsec) == (0, 0)
+}
+
+/// Makes a symbolic link.
+pub(super) fn symlink(job: &Job<'_>, dir: BorrowedFd<'_>, row: Row) -> Result<()> {
+    let path = job.plan.path(row);
+    let at = || job.os_path(&path);
+    let (_, name) = split(&path);
+    let header = &job.plan.object(row).header;
+    let make = |name: &str| rustix::fs::symlinkat(header.symlink_target.as_slice(), dir, name);
+    if matches!(job.existing, Existing::Overwrite | Existing::Update) {
+        let temporary = temporary(name);
+        if make(&temporary) == Err(Errno::EXIST) {
+            rustix::fs::unlinkat(dir, &temporary, AtFlags::empty()).at(at())?;
+            make(&temporary).at(at())?;
+        }
+        let done = finish_symlink(dir, &temporary, header, job.options)
+            .and_then(|()| Ok(rustix::fs::renameat(dir, &temporary, dir, name)?));
+        done.inspect_err(|_| {
             let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
+        })
+        .at(at())?;
+    } else {
+        match make(name) {
+            Err(Errno::EXIST) => {
+                if stays(job, row, &path)? {
+                    return Ok(());
+                }
+                rustix::fs::unlinkat(dir, name, AtFlags::empty()).at(at())?;
+                make(name).at(at())?;
+            }
+            other => other.at(at())?,
         }
-        return moved.at(job.os_path(path));
+        finish_symlink(dir, name, header, job.options).at(at())?;
     }
-}
-
-fn copy(job: &Job<'_>, file: &FileObject, path: &str, out: &mut File) -> Result<()> {
-    let length = usize::try_from(file.size).unwrap_or(BUFFER).min(BUFFER);
-    let mut buffer = vec![0; length];
-    let mut offset = 0;
-    while offset < file.size {
-        if job.monitor.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        let bytes = read_some(job, file, offset, &mut buffer)?;
-        offset += bytes.len() as u64;
-        // A long run of zeros becomes a hole; where it ends the file, its length is set below.
-        if bytes.len() >= MIN_HOLE && bytes.iter().all(|byte| *byte == 0) {
-            out.seek(SeekFrom::Current(bytes.len() as i64))
-                .at(job.os_path(path))?;
-        } else {
-            out.write_all(bytes).at(job.os_path(path))?;
-        }
-    }
-    if file.size >= MIN_HOLE as u64 {
-        out.set_len(file.size).at(job.os_path(path))?;
-    }
+    job.counters.symlinks.fetch_add(1, Relaxed);
     Ok(())
-}
-
-/// At least one byte at `offset`, which lies within the file.
-fn read_some<'b>(
-    job: &Job<'_>,
-    file: &FileObject,
-    offset: u64,
-    buffer: &'b mut [u8],
-) -> Result<&'b [u8]> {
-    let n = job.repo.read_at(file, offset, buffer)?;
-    match buffer.get(..n) {
-        Some(bytes) if n > 0 => Ok(bytes),
-        _ => Err(Error::Corrupt {
-            path: job.repo.path().to_owned(),
-            detail: format!("file {} ends at {offset} of {} bytes", file.id, file.size),
-        }),
-    }
 }
 
 fn finish_file(
@@ -189,6 +290,9 @@ pub(super) fn finish_dir(
     }
     rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode & 0o7777))?;
     rustix::fs::futimens(fd, &EPOCH)?;
+    if options.durability == Durability::Each {
+        rustix::fs::fsync(fd)?;
+    }
     Ok(())
 }
 
@@ -268,18 +372,24 @@ fn identical(
     let mut theirs = vec![0; BUFFER];
     let mut offset = 0;
     while offset < file.size {
-        let bytes = read_some(job, file, offset, &mut ours)?;
-        let there = theirs
-            .get_mut(..bytes.len())
-            .expect("because both buffers are equally long");
-        match existing.read_exact(there) {
+        let n = job.repo.read_at(file, offset, &mut ours)?;
+        let (Some(ours), Some(theirs)) = (ours.get(..n), theirs.get_mut(..n)) else {
+            return Ok(false);
+        };
+        if n == 0 {
+            return Err(Error::Corrupt {
+                path: job.repo.path().to_owned(),
+                detail: format!("file {} ends at {offset} of {} bytes", file.id, file.size),
+            });
+        }
+        match existing.read_exact(theirs) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
             other => other.at(at())?,
         }
-        if there != bytes {
+        if theirs != ours {
             return Ok(false);
         }
-        offset += bytes.len() as u64;
+        offset += n as u64;
     }
     Ok(true)
 }

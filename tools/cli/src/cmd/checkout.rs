@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use grove_engine::Error as Engine;
-use grove_engine::ops::checkout::{CheckoutOptions, CheckoutReport, Union, checkout};
+use grove_engine::ops::checkout::{
+    CheckoutOptions, CheckoutReport, Durability, Union, checkout, update,
+};
 
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
@@ -13,10 +15,11 @@ use crate::ui;
 
 /// Write a commit to a new directory
 ///
-/// Files are always copies. Owners, modes and extended attributes are those of the commit;
-/// modification times are 0, as OSTree has it. A failure leaves what was written so far.
+/// Owners, modes and extended attributes are those of the commit; modification times are 0, as
+/// OSTree has it. A checkout that was interrupted goes on where it was when it is called again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove checkout os/stable /srv/root\n  \
+    grove checkout --update os/testing /srv/root\n  \
     grove checkout -U --subpath=/usr/share/doc os/stable doc")]
 pub struct Args {
     /// Which commit
@@ -41,10 +44,18 @@ pub struct Args {
     /// Do nothing if the subpath does not exist
     #[arg(long)]
     allow_noent: bool,
-    /// Accepted because ostree has it: files are always copies
-    #[arg(long, short = 'C')]
+    /// Make files hard links to whole files in the repository's cache; what writes to one of them in
+    /// place changes it in all checkouts made so, but not in later ones
+    #[arg(long, short = 'H')]
+    require_hardlinks: bool,
+    /// Accepted because ostree has it: without -H, files are always copies
+    #[arg(long, short = 'C', conflicts_with = "require_hardlinks")]
     force_copy: bool,
-    /// Make the result durable before returning
+    /// Change a directory that this repository checked out to hold REV, touching only what differs;
+    /// what else was done to it stays
+    #[arg(long, conflicts_with_all = ["overlay", "user_mode", "subpath", "require_hardlinks"])]
+    update: bool,
+    /// Make the result durable before returning: 'each' file on its own, or the whole file system
     #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true)]
     fsync: Fsync,
 }
@@ -58,6 +69,8 @@ pub enum Fsync {
     /// Do not.
     #[value(aliases = ["false", "0"])]
     No,
+    /// File by file.
+    Each,
 }
 
 /// Runs the verb.
@@ -74,10 +87,16 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
             (_, _, true) => Union::Identical,
             _ => Union::None,
         },
-        fsync: args.fsync == Fsync::Yes,
+        hard_links: args.require_hardlinks,
+        durability: match args.fsync {
+            Fsync::Yes => Durability::FileSystem,
+            Fsync::No => Durability::None,
+            Fsync::Each => Durability::Each,
+        },
     };
     let progress = globals.progress();
-    let done = checkout(&repo, &commit, &destination, &options, &progress);
+    let write = if args.update { update } else { checkout };
+    let done = write(&repo, &commit, &destination, &options, &progress);
     progress.finish();
     match done {
         Err(Engine::PathNotFound { .. }) if args.allow_noent => {}
@@ -88,10 +107,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 fn tell(globals: &Globals, report: CheckoutReport) {
     if globals.verbose {
-        let CheckoutReport { dirs, files, symlinks, kept, written_bytes } = report;
+        let CheckoutReport { dirs, files, linked_files, symlinks, kept, written_bytes } = report;
         eprintln!(
-            "{dirs} directories, {}, {}, {} written, {kept} kept",
+            "{dirs} directories, {}, {}, {}, {} written, {kept} kept",
             ui::count(files, "file"),
+            ui::count(linked_files, "hard link"),
             ui::count(symlinks, "symbolic link"),
             ui::human(written_bytes),
         );
@@ -109,6 +129,13 @@ fn explain(error: Engine, args: &Args) -> Error {
         }
         Some(std::io::ErrorKind::AlreadyExists) => {
             "name a new directory, or add to an existing one with --union or --union-add"
+        }
+        Some(std::io::ErrorKind::CrossesDevices) => {
+            "hard links need a directory on the file system of the repository; leave out -H"
+        }
+        _ if matches!(error, Engine::UnknownCheckout { .. }) => {
+            "only directories that 'grove checkout' of this repository has finished can be updated; \
+             lay the commit over another one with --union"
         }
         _ => return error.into(),
     };

@@ -1,0 +1,106 @@
+//! Whole files, with owner, mode and attributes, that checkouts are made of by hard links.
+//!
+//! They are a cache below `cache/links` of the repository: packs stay the truth, and no checkout needs
+//! them once it is made. Whoever writes to such a file through a checkout changes it in all of them,
+//! so a file is only ever linked if it still looks as it did when it was made, its modification
+//! time above all; one that does not is made anew.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::CheckoutOptions;
+use super::beneath::Root;
+use super::write::{Output, is_whole};
+use crate::error::{IoResultExt, Result};
+use crate::id::ObjectId;
+use crate::object::FileObject;
+use crate::repo::Repository;
+
+/// The files for one kind of checkout.
+#[derive(Debug)]
+pub(super) struct Links {
+    path: PathBuf,
+    root: Root,
+}
+
+/// What became of an attempt to link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Linked {
+    Yes,
+    /// There is no such file, or it was changed.
+    NotMade,
+    /// It has as many names as it can have.
+    TooMany,
+    /// The name is taken.
+    Exists,
+}
+
+impl Links {
+    pub fn open(repo: &Repository, options: &CheckoutOptions) -> Result<Self> {
+        let kind = if options.user_mode { "user" } else { "root" };
+        let path = repo.cache_dir().join("links").join(kind);
+        for byte in 0..=u8::MAX {
+            let shard = path.join(format!("{byte:02x}"));
+            match std::fs::create_dir_all(&shard) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.at(&shard)?,
+            }
+        }
+        let fd: OwnedFd = std::fs::File::open(&path).at(&path)?.into();
+        Ok(Self {
+            root: Root::new(fd),
+            path,
+        })
+    }
+
+    /// Makes a file for an object.
+    pub fn begin(&self, id: &ObjectId) -> Result<Output> {
+        let (shard, name) = place(id);
+        let path = self.path.join(&shard);
+        let dir = self.root.open_dir(&shard).at(&path)?;
+        Output::replacing(dir, &name).at(&path)
+    }
+
+    /// Gives an object's file another name in a directory.
+    pub fn link(
+        &self,
+        object: &FileObject,
+        dir: BorrowedFd<'_>,
+        name: &str,
+        options: &CheckoutOptions,
+    ) -> io::Result<Linked> {
+        let (shard, own) = place(&object.id);
+        let own = format!("{shard}/{own}");
+        match rustix::fs::linkat(self.root.fd(), &own, dir, name, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(Linked::NotMade),
+            Err(Errno::MLINK) => return Ok(Linked::TooMany),
+            Err(Errno::EXIST) => return Ok(Linked::Exists),
+            Err(errno) => return Err(errno.into()),
+        }
+        // It is looked at under its new name: nobody can put another one in its place.
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let same_xattrs = || {
+            let found = crate::fs::xattr::of_path(&self.path.join(&own));
+            options.user_mode || found.is_ok_and(|found| found == object.header.xattrs)
+        };
+        if is_whole(&stat, object, options) && same_xattrs() {
+            return Ok(Linked::Yes);
+        }
+        rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+        match rustix::fs::unlinkat(self.root.fd(), &own, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(Linked::NotMade),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+fn place(id: &ObjectId) -> (String, String) {
+    let text = id.to_string();
+    let (shard, name) = text.split_at(2);
+    (shard.to_owned(), name.to_owned())
+}

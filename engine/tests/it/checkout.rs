@@ -1,0 +1,265 @@
+//! Checkouts are whole, go on after an interruption, follow updates, and share files safely.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use grove_engine::monitor::Phase;
+use grove_engine::ops::checkout::{CheckoutOptions, Union, checkout, update};
+use grove_engine::{Error, Monitor, ObjectId, Repository, Silent};
+use tempfile::{TempDir, tempdir};
+
+use crate::support::{Listing, commit_dir, list_dir, make_tree, noise};
+
+/// A repository with two versions of a tree, and the listings of both.
+struct Scene {
+    dir: TempDir,
+    repo: Repository,
+    commits: [ObjectId; 2],
+    listings: [Listing; 2],
+}
+
+/// Without owners and set-user-ID bits, so that it needs no rights.
+fn options() -> CheckoutOptions {
+    CheckoutOptions {
+        user_mode: true,
+        ..CheckoutOptions::default()
+    }
+}
+
+fn write(root: &Path, name: &str, bytes: &[u8]) {
+    let path = root.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempdir().unwrap();
+        let repo = Repository::init(&dir.path().join("repo")).unwrap();
+        let tree = dir.path().join("tree");
+        make_tree(&tree, 1);
+        fs::set_permissions(tree.join("usr/bin/su"), fs::Permissions::from_mode(0o755)).unwrap();
+        let large = noise(9, 700_000);
+        for copy in 0..70 {
+            write(&tree, &format!("large/{copy}"), &large);
+        }
+        write(&tree, "becomes-dir", b"file");
+        write(&tree, "becomes-file/below/x", b"x");
+        write(&tree, "removed/deep/x", b"x");
+        symlink("one", tree.join("retargeted")).unwrap();
+        let first = commit_dir(&repo, "os", &tree).unwrap().0;
+        let before = list_dir(&tree);
+        for gone in ["becomes-file", "removed"] {
+            fs::remove_dir_all(tree.join(gone)).unwrap();
+        }
+        for gone in ["becomes-dir", "retargeted", "usr/link", "large/7"] {
+            fs::remove_file(tree.join(gone)).unwrap();
+        }
+        write(&tree, "becomes-dir/now/y", b"y");
+        write(&tree, "becomes-file", b"now a file");
+        symlink("two", tree.join("retargeted")).unwrap();
+        write(&tree, "usr/link", b"no link any more");
+        write(&tree, "large/3", &noise(10, 800_000));
+        write(&tree, "usr/new/file", b"new");
+        for (name, mode) in [("private", 0o700), ("usr/same-1", 0o600)] {
+            fs::set_permissions(tree.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let second = commit_dir(&repo, "os", &tree).unwrap().0;
+        Self {
+            commits: [first, second],
+            listings: [before, list_dir(&tree)],
+            dir,
+            repo,
+        }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn checkout(&self, version: usize, name: &str, options: &CheckoutOptions) -> Result<(), Error> {
+        let id = &self.commits[version];
+        checkout(&self.repo, id, &self.path(name), options, &Silent).map(drop)
+    }
+}
+
+/// Stops after so many entries.
+#[derive(Debug)]
+struct StopAfter(AtomicUsize);
+
+impl StopAfter {
+    fn new(entries: usize) -> Self {
+        Self(AtomicUsize::new(entries))
+    }
+}
+
+impl Monitor for StopAfter {
+    fn advance(&self, phase: Phase, _: u64) {
+        if phase == Phase::Checkout {
+            let _ = self
+                .0
+                .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+}
+
+/// Everything has the time that marks it as whole.
+fn assert_times(root: &Path) {
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        let stat = fs::symlink_metadata(&path).unwrap();
+        assert_eq!(
+            (stat.mtime(), stat.mtime_nsec()),
+            (0, 0),
+            "{}",
+            path.display()
+        );
+        if stat.is_dir() {
+            assert_times(&path);
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_checkout_is_finished_by_the_same_call() {
+    let scene = Scene::new();
+    for entries in [1, 20, 60, 90] {
+        let name = format!("out{entries}");
+        let out = scene.path(&name);
+        let stopped = checkout(
+            &scene.repo,
+            &scene.commits[0],
+            &out,
+            &options(),
+            &StopAfter::new(entries),
+        );
+        assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+        // A file that a kill cut short, and a commit that is not the one that was begun.
+        if out.join("usr/sizes/4096").exists() {
+            write(&out, "usr/sizes/4096", b"cut");
+        }
+        assert!(scene.checkout(1, &name, &options()).is_err());
+        scene.checkout(0, &name, &options()).unwrap();
+        assert_eq!(list_dir(&out), scene.listings[0], "{entries}");
+        assert_times(&out);
+        assert!(
+            scene.checkout(0, &name, &options()).is_err(),
+            "it is finished"
+        );
+    }
+}
+
+#[test]
+fn an_update_gives_what_a_new_checkout_gives() {
+    let scene = Scene::new();
+    let out = scene.path("out");
+    for hard_links in [false, true] {
+        let options = CheckoutOptions {
+            hard_links,
+            ..options()
+        };
+        scene.checkout(0, "out", &options).unwrap();
+        for version in [1, 0, 0, 1] {
+            let id = &scene.commits[version];
+            update(&scene.repo, id, &out, &CheckoutOptions::default(), &Silent).unwrap();
+            assert_eq!(
+                list_dir(&out),
+                scene.listings[version],
+                "{hard_links} {version}"
+            );
+            assert_times(&out);
+        }
+        // What is not of the commit stays, and so does what did not change.
+        write(&out, "usr/new/foreign", b"mine");
+        fs::remove_file(out.join("usr/bin/tool")).unwrap();
+        update(&scene.repo, &scene.commits[0], &out, &options, &Silent).unwrap();
+        assert_eq!(fs::read(out.join("usr/new/foreign")).unwrap(), b"mine");
+        assert!(!out.join("usr/bin/tool").exists());
+        fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+#[test]
+fn an_interrupted_update_goes_on_to_any_commit() {
+    let scene = Scene::new();
+    let out = scene.path("out");
+    for (entries, target) in [(1, 1), (2, 0), (4, 1), (4, 0)] {
+        scene.checkout(0, "out", &options()).unwrap();
+        let monitor = StopAfter::new(entries);
+        let stopped = update(&scene.repo, &scene.commits[1], &out, &options(), &monitor);
+        assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+        update(
+            &scene.repo,
+            &scene.commits[target],
+            &out,
+            &options(),
+            &Silent,
+        )
+        .unwrap();
+        assert_eq!(list_dir(&out), scene.listings[target], "{entries} {target}");
+        fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+#[test]
+fn only_known_checkouts_are_updated() {
+    let scene = Scene::new();
+    let out = scene.path("tree");
+    let refused = update(&scene.repo, &scene.commits[0], &out, &options(), &Silent);
+    assert!(
+        matches!(refused, Err(Error::UnknownCheckout { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(list_dir(&out), scene.listings[1]);
+}
+
+#[test]
+fn hard_links_share_files_and_never_what_was_written_through_one() {
+    let scene = Scene::new();
+    let linked = CheckoutOptions {
+        hard_links: true,
+        ..options()
+    };
+    let inode = |name: &str| {
+        fs::metadata(scene.path(name).join("usr/bin/tool"))
+            .unwrap()
+            .ino()
+    };
+    scene.checkout(0, "a", &linked).unwrap();
+    scene.checkout(0, "b", &linked).unwrap();
+    assert_eq!(inode("a"), inode("b"));
+    assert_eq!(list_dir(&scene.path("b")), scene.listings[0]);
+    // Empty files are not worth a link, and everybody writes to them.
+    assert_eq!(fs::metadata(scene.path("a/usr/empty")).unwrap().nlink(), 1);
+    let tool = scene.path("a/usr/bin/tool");
+    let size = fs::metadata(&tool).unwrap().len() as usize;
+    fs::write(&tool, noise(77, size)).unwrap();
+    let sizes = scene.path("a/usr/sizes/4095");
+    fs::set_permissions(&sizes, fs::Permissions::from_mode(0o666)).unwrap();
+    scene.checkout(0, "c", &linked).unwrap();
+    assert_ne!(inode("a"), inode("c"));
+    assert_eq!(list_dir(&scene.path("c")), scene.listings[0]);
+    scene.checkout(0, "d", &options()).unwrap();
+    assert_eq!(list_dir(&scene.path("d")), scene.listings[0]);
+    // Laid over itself, every name already is the file that it is to be.
+    let over = CheckoutOptions {
+        union: Union::Overwrite,
+        ..linked
+    };
+    scene.checkout(0, "c", &over).unwrap();
+    assert_eq!(list_dir(&scene.path("c")), scene.listings[0]);
+}
+
+#[test]
+fn the_root_gets_the_metadata_of_the_commit() {
+    let scene = Scene::new();
+    scene.checkout(0, "a", &options()).unwrap();
+    let stat = fs::metadata(scene.path("a")).unwrap();
+    assert_eq!((stat.mtime(), stat.mode() & 0o7777), (0, 0o755));
+}
