@@ -81,6 +81,16 @@ fn random_tree(root: &Path, seed: u64, round: u64) {
     }
 }
 
+/// Sorted lines, their paths without `/` at the beginning.
+fn bare(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = text
+        .lines()
+        .map(|l| l.replacen("    /", "    ", 1))
+        .collect();
+    lines.sort_unstable();
+    lines
+}
+
 #[test]
 fn the_list_of_paths_is_that_of_ostree_for_commits_and_directories() {
     if !have("ostree") {
@@ -118,8 +128,13 @@ fn the_list_of_paths_is_that_of_ostree_for_commits_and_directories() {
             (&dirs[0], &dirs[1]),
             (&dirs[0], "t"),
         ] {
-            let ours = env.ok(&["diff", a, b]);
-            assert_eq!(ours, ostree(&["diff", a, b]), "{seed}: {a} {b}");
+            let (ours, theirs) = (env.ok(&["diff", a, b]), ostree(&["diff", a, b]));
+            if a.starts_with('.') {
+                // Of directories it prints paths without `/`, in the order the kernel lists them.
+                assert_eq!(bare(&ours), bare(&theirs), "{seed}: {a} {b}");
+            } else {
+                assert_eq!(ours, theirs, "{seed}: {a} {b}");
+            }
             let names: String = ours
                 .lines()
                 .map(|line| format!("{}\n", &line[5..]))
