@@ -49,6 +49,7 @@ verbs! {
     Export => export,
     Size => size,
     Stats => stats,
+    Bench => bench,
     Fsck => fsck,
     Repair => repair,
     Prune => prune,

@@ -7,6 +7,7 @@ macro_rules! snapshot {
     };
 }
 
+mod bench;
 mod compare;
 mod conformance;
 mod diff;

@@ -1,0 +1,229 @@
+//! `grove bench`.
+//!
+//! Every step is a run of a program: this one, or `ostree` where it is installed. What a mount's
+//! server uses is told with the step that made it work.
+
+mod measure;
+mod mounted;
+mod peer;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use grove_engine::error::IoResultExt;
+use grove_engine::{ObjectId, Repository};
+
+use self::measure::{Row, Rows, run_measured};
+use self::mounted::Mounted;
+use self::peer::Peer;
+use crate::cli::Globals;
+use crate::exit::{Error, Result};
+use crate::json::JsonSwitch;
+
+/// Measure checkouts, a mount, a commit and a comparison on this machine
+///
+/// The commit is checked out, mounted and walked, read through the mount, committed again from a
+/// checkout, and compared with its parent; where `ostree` is installed, it does the same with an
+/// archive that is exported for it. What is written goes to a new directory below --work and is removed
+/// in the end: at most two checkouts of the commit, its parts stored once more, and an archive.
+/// Wall times are those of a machine that may have other work; processor time includes that of the mount's server.
+/// `first` steps of a mount are the first after it was made: what the kernel has cached of the
+/// repository's own files stays.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  grove bench os/stable\n  grove bench --runs=5 --json os/stable\n  \
+    grove bench --from=os/stable^^ --work=/srv/scratch os/stable")]
+pub struct Args {
+    /// Which commit
+    rev: String,
+    /// What to compare it with, if not with its parent
+    #[arg(long, value_name = "REV")]
+    from: Option<String>,
+    /// How often; the medians are printed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Where to write, if not to the system's temporary directory
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// Leave `ostree` out
+    #[arg(long)]
+    no_ostree: bool,
+    #[command(flatten)]
+    json: JsonSwitch,
+}
+
+/// What is measured, and where.
+#[derive(Debug)]
+struct Bench {
+    program: PathBuf,
+    repo: PathBuf,
+    work: PathBuf,
+    commit: ObjectId,
+    from: Option<ObjectId>,
+    peer: Option<Peer>,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let repo = globals.repository()?;
+    let work = WorkDir::new(args.work.as_deref())?;
+    let bench = Bench::new(args, &repo, &work.path)?;
+    let mut rows = Rows::default();
+    for run in 1..=args.runs {
+        if !globals.quiet {
+            eprintln!("run {run} of {}", args.runs);
+        }
+        bench.run(&mut rows)?;
+    }
+    let rows = rows.medians();
+    if args.json.json {
+        crate::json::print(&table::report(&bench, args.runs, &rows))?;
+    } else {
+        table::print(&rows)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Bench {
+    fn new(args: &Args, repo: &Repository, work: &Path) -> Result<Self> {
+        let commit = repo.resolve_rev(&args.rev)?;
+        let from = match &args.from {
+            Some(rev) => Some(repo.resolve_rev(rev)?),
+            // The parent may have been pruned.
+            None => repo.commit(&commit)?.parent.filter(|id| repo.commit(id).is_ok()),
+        };
+        let program = std::env::current_exe().at("this program")?;
+        let mut bench = Self {
+            program,
+            repo: fs::canonicalize(repo.path()).at(repo.path())?,
+            work: work.to_owned(),
+            commit,
+            from,
+            peer: None,
+        };
+        if !args.no_ostree && Peer::is_installed() {
+            bench.peer = Some(Peer::new(&bench)?);
+        }
+        Ok(bench)
+    }
+
+    fn grove(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--repo").arg(&self.repo).arg(verb).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, rows: &mut Rows) -> Result<()> {
+        let tree = self.work.join("tree");
+        for (step, mode) in [("checkout -U", &["-U"][..]), ("checkout", &[])] {
+            if mode.is_empty() && !rustix::process::geteuid().is_root() {
+                continue;
+            }
+            remove(&tree)?;
+            let mut command = self.grove("checkout");
+            command.args(mode).arg(self.commit.to_string()).arg(&tree);
+            rows.add(step, "grove", run_measured(&mut command)?);
+            if let Some(peer) = &self.peer {
+                let other = self.work.join("tree-of-ostree");
+                rows.add(step, "ostree", run_measured(&mut peer.checkout(mode, &other))?);
+                remove(&other)?;
+            }
+        }
+        self.commit(rows, &tree)?;
+        remove(&tree)?;
+        self.mount(rows)?;
+        self.diff(rows)
+    }
+
+    /// Commits a checkout, into a new repository each.
+    fn commit(&self, rows: &mut Rows, tree: &Path) -> Result<()> {
+        let repo = self.work.join("repo");
+        let mut init = Command::new(&self.program);
+        init.arg("--repo").arg(&repo).arg("init").stdin(Stdio::null());
+        run_measured(&mut init)?;
+        for step in ["commit", "commit again"] {
+            let mut command = Command::new(&self.program);
+            command.arg("--repo").arg(&repo).args(["commit", "--quiet", "-b", "bench"]);
+            command.arg(tree).stdin(Stdio::null());
+            rows.add(step, "grove", run_measured(&mut command)?);
+        }
+        remove(&repo)?;
+        let Some(peer) = &self.peer else {
+            return Ok(());
+        };
+        let repo = peer.empty_archive(&self.work.join("archive-of-tree"))?;
+        for step in ["commit", "commit again"] {
+            rows.add(step, "ostree", run_measured(&mut peer.commit(&repo, tree))?);
+        }
+        remove(&repo)
+    }
+
+    fn mount(&self, rows: &mut Rows) -> Result<()> {
+        let dir = self.work.join("mnt");
+        fs::create_dir_all(&dir).at(&dir)?;
+        let mut command = self.grove("mount");
+        command.arg("--private").arg(self.commit.to_string()).arg(&dir);
+        rows.add("mount", "grove", run_measured(&mut command)?);
+        let mut command = self.grove("umount");
+        run_measured(command.arg(&dir))?;
+
+        let mut command = self.grove("mount");
+        command.arg("--foreground").arg(self.commit.to_string()).arg(&dir);
+        let mounted = Mounted::start(&mut command, &dir)?;
+        for (first, again, read) in [("walk, first", "walk, again", false), ("read, first", "read, again", true)] {
+            rows.add(first, "grove", mounted.walk(read)?);
+            rows.add(again, "grove", mounted.walk(read)?);
+        }
+        mounted.end()
+    }
+
+    fn diff(&self, rows: &mut Rows) -> Result<()> {
+        let Some(from) = &self.from else {
+            return Ok(());
+        };
+        let mut command = self.grove("diff");
+        command.arg(from.to_string()).arg(self.commit.to_string());
+        rows.add("diff", "grove", run_measured(&mut command)?);
+        if let Some(peer) = &self.peer {
+            rows.add("diff", "ostree", run_measured(&mut peer.diff(from, &self.commit))?);
+        }
+        Ok(())
+    }
+}
+
+/// A new directory that is removed in the end.
+#[derive(Debug)]
+struct WorkDir {
+    path: PathBuf,
+}
+
+impl WorkDir {
+    fn new(base: Option<&Path>) -> Result<Self> {
+        let base = base.map_or_else(std::env::temp_dir, Path::to_owned);
+        let path = base.join(format!("grove-bench-{}", std::process::id()));
+        fs::create_dir(&path).at(&path)?;
+        let path = fs::canonicalize(&path).at(&path)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.path));
+    }
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at(dir)?,
+        _ => Ok(()),
+    }
+}
+
+fn failed(command: &Command, how: &str, stderr: &[u8]) -> Error {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+    let said = String::from_utf8_lossy(stderr);
+    Error::failed(format!("{} {}: {how}\n{}", program.display(), args.join(" "), said.trim()))
+}
