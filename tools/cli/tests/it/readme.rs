@@ -1,4 +1,4 @@
-//! The example of README.md, run as it stands.
+//! The examples of README.md and docs/guide.md, run as they stand.
 
 use std::env;
 use std::path::Path;
@@ -9,19 +9,35 @@ use grove_fixtures::mini::{Scale, build_distribution};
 use crate::env::GROVE;
 use crate::mount::can_mount;
 
-/// The first block of commands in README.md.
-fn example() -> String {
-    let text = include_str!("../../../../README.md");
-    let block = text
-        .lines()
-        .skip_while(|line| *line != "```sh")
-        .skip(1)
-        .take_while(|line| *line != "```");
-    block.map(|line| format!("{line}\n")).collect()
+/// The first blocks of commands in a document.
+fn blocks(text: &str, count: usize) -> String {
+    let mut script = String::new();
+    let mut rest = text;
+    for _ in 0..count {
+        let Some((_, from)) = rest.split_once("```sh\n") else {
+            break;
+        };
+        let (block, after) = from.split_once("```\n").expect("a block ends");
+        script.push_str(block);
+        rest = after;
+    }
+    script
 }
 
 #[test]
 fn the_example_of_the_readme_runs() {
+    let example = blocks(include_str!("../../../../README.md"), 1);
+    runs(&example, &["Release 1", "Release 2", "Modified:", "os/stable"]);
+}
+
+#[test]
+fn the_commands_of_the_guide_run() {
+    let guide = blocks(include_str!("../../../../docs/guide.md"), usize::MAX);
+    runs(&guide, &["Modified:", "os/stable", "requests", "walk, again"]);
+}
+
+/// Runs the lines in a directory with the packages of two releases; what they print has the signs.
+fn runs(example: &str, signs: &[&str]) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for release in [1, 2] {
         let packages = dir.path().join(format!("release-{release}"));
@@ -29,8 +45,9 @@ fn the_example_of_the_readme_runs() {
     }
     let mut script = String::from("set -eux\n");
     let mounts = can_mount();
-    for line in example().lines() {
-        if mounts || !line.contains("mnt") {
+    for line in example.lines() {
+        let mounting = line.contains("mnt") || line.contains("grove bench");
+        if mounts || !mounting {
             script.push_str(&format!("{line}\n"));
         }
     }
@@ -57,7 +74,8 @@ fn the_example_of_the_readme_runs() {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
-    for sign in ["Release 1", "Release 2", "Modified:", "os/stable"] {
-        assert!(stdout.contains(sign), "{sign} is not in:\n{stdout}");
+    for sign in signs {
+        let found = stdout.contains(sign) || !mounts;
+        assert!(found, "{sign} is not in:\n{stdout}");
     }
 }
