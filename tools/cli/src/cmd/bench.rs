@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode, Stdio};
 use grove_engine::error::IoResultExt;
 use grove_engine::{ObjectId, Repository};
 
-use self::measure::{Row, Rows, run_measured};
+use self::measure::{Rows, run_measured};
 use self::mounted::Mounted;
 use self::peer::Peer;
 use crate::cli::Globals;

@@ -10,7 +10,8 @@ use crate::mount::can_mount;
 fn steps(report: &Value, program: &str) -> Vec<String> {
     let rows = report["steps"].as_array().expect("steps");
     let of = rows.iter().filter(|row| row["program"] == program);
-    of.map(|row| row["step"].as_str().expect("a name").to_owned()).collect()
+    of.map(|row| row["step"].as_str().expect("a name").to_owned())
+        .collect()
 }
 
 #[test]
@@ -25,28 +26,54 @@ fn every_step_is_measured_and_nothing_stays() {
     assert_eq!(report["commit"], env.ok(&["rev-parse", "os/main"]).trim());
     assert_eq!(report["from"], env.ok(&["rev-parse", "os/main^"]).trim());
     let wanted = [
-        "checkout -U", "checkout", "commit", "commit again", "mount", "walk, first", "walk, again", "read, first",
-        "read, again", "diff",
+        "checkout -U",
+        "checkout",
+        "commit",
+        "commit again",
+        "mount",
+        "walk, first",
+        "walk, again",
+        "read, first",
+        "read, again",
+        "diff",
     ];
     let ours = steps(&report, "grove");
     let is_root = rustix::process::geteuid().is_root();
-    let wanted: Vec<_> = wanted.into_iter().filter(|step| is_root || *step != "checkout").collect();
+    let wanted: Vec<_> = wanted
+        .into_iter()
+        .filter(|step| is_root || *step != "checkout")
+        .collect();
     assert_eq!(ours, wanted);
     for row in report["steps"].as_array().expect("steps") {
-        assert!(row["wall_seconds"].as_f64().is_some_and(|time| time > 0.0), "{row}");
+        assert!(
+            row["wall_seconds"].as_f64().is_some_and(|time| time > 0.0),
+            "{row}"
+        );
     }
     if have("ostree") {
         let theirs = steps(&report, "ostree");
-        assert!(theirs.contains(&"checkout -U".to_owned()) && theirs.contains(&"diff".to_owned()), "{theirs:?}");
+        assert!(
+            theirs.contains(&"checkout -U".to_owned()) && theirs.contains(&"diff".to_owned()),
+            "{theirs:?}"
+        );
     }
-    assert_eq!(fs::read_dir(env.path("work")).expect("a directory").count(), 0);
+    assert_eq!(
+        fs::read_dir(env.path("work")).expect("a directory").count(),
+        0
+    );
 }
 
 #[test]
 fn a_step_that_cannot_run_ends_it() {
     let env = Env::with_commits();
     let text = env.run(&["bench", "--work=none", "os/main"]);
-    assert!(text.contains("none") && text.contains("exit code"), "{text}");
+    assert!(
+        text.contains("none") && text.contains("exit code"),
+        "{text}"
+    );
     let text = env.run(&["bench", "nothing"]);
-    assert!(text.contains("nothing") && text.contains("exit code"), "{text}");
+    assert!(
+        text.contains("nothing") && text.contains("exit code"),
+        "{text}"
+    );
 }

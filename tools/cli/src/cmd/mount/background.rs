@@ -14,6 +14,15 @@ use crate::exit::{self, Error};
 /// What it writes once it is ready.
 pub const READY: &[u8] = b"ready\n";
 
+/// How the C library's allocator behaves in a process that serves for days: few arenas, and what is
+/// large goes back to the system when it is freed. By default each thread has an arena of its own,
+/// and a server that reads beside commits and repacks comes to hold twice as much (mallopt(3)).
+const ALLOCATOR: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "2"),
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_TRIM_THRESHOLD_", "1048576"),
+];
+
 /// Why there is no mount.
 pub enum Failed {
     /// The other process has said why; its exit code.
@@ -47,7 +56,7 @@ fn start(arguments: &mut dyn FnMut(&mut Command)) -> Result<(), Failed> {
     let fail = |error: grove_engine::Error| Failed::Here(error.into());
     let program = std::env::current_exe().at("/proc/self/exe").map_err(fail)?;
     let mut command = Command::new(&program);
-    command.args(["mount", "--serve"]);
+    command.args(["mount", "--serve"]).envs(ALLOCATOR);
     arguments(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().at(&program).map_err(fail)?;
