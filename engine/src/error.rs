@@ -188,6 +188,28 @@ pub enum Error {
         /// Who brought the second version.
         second: String,
     },
+    /// A delta file is malformed, damaged, or does not hold what it says.
+    #[error("{}: invalid delta: {detail}", path.display())]
+    InvalidDelta {
+        /// The delta, or the file of it.
+        path: PathBuf,
+        /// What is wrong, and where.
+        detail: String,
+    },
+    /// A delta begins at a commit that the repository does not have.
+    #[error("{}: the delta begins at commit {from}, which is not in the repository", path.display())]
+    WrongBase {
+        /// The delta.
+        path: PathBuf,
+        /// Where it begins.
+        from: ObjectId,
+    },
+    /// No delta of this name.
+    #[error("no such delta {name}")]
+    DeltaNotFound {
+        /// Which one.
+        name: String,
+    },
     /// Input changed while it was being read.
     #[error("{} changed while it was read", path.display())]
     InputChanged {

@@ -5,10 +5,11 @@
 //! those left of it, and those in its own group.
 //!
 //! ```text
-//! id, anchors, compress, recode, sketch <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz, probe
+//! id, anchors, bsdiff, compress, recode, sketch <- object <- error, monitor <- fs <- pack <- index <- store, refs <- repo, tree <- ops <- fuzz, probe
 //! ```
 
 mod anchors;
+mod bsdiff;
 mod compress;
 pub mod error;
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub enum Phase {
     Prune,
     /// Rewriting packs; counted in bytes written.
     Repack,
+    /// Making or applying a delta; counted in bytes of what it makes.
+    Delta,
 }
 
 /// Receives progress; implementations must be cheap, they are called often and from many threads.

@@ -9,7 +9,7 @@ use crate::object::DecodeError;
 
 /// Serialised members of a tuple, or elements of an array with elements of varying size.
 #[derive(Debug, Default)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     last_is_variable: bool,
@@ -112,7 +112,7 @@ fn width_for(body: usize, count: usize) -> usize {
 
 /// A part of an object, with its offset for error messages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part<'a> {
+pub(crate) struct Part<'a> {
     bytes: &'a [u8],
     at: usize,
 }
@@ -198,7 +198,7 @@ impl<'a> Part<'a> {
 
 /// Reads the members of a tuple or dictionary entry one after another.
 #[derive(Debug)]
-pub(super) struct Tuple<'a> {
+pub(crate) struct Tuple<'a> {
     part: Part<'a>,
     pos: usize,
     /// Where the members end and the offsets begin.
@@ -288,7 +288,7 @@ impl<'a> Tuple<'a> {
 
 /// The elements of an array whose element type has no fixed size.
 #[derive(Debug)]
-pub(super) struct Elements<'a> {
+pub(crate) struct Elements<'a> {
     part: Part<'a>,
     align: usize,
     pos: usize,

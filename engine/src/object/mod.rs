@@ -10,6 +10,7 @@ mod dirtree;
 mod file;
 mod gvariant;
 mod summary;
+pub(crate) mod gvariant;
 #[cfg(test)]
 mod tests;
 mod variant;

@@ -1,5 +1,6 @@
 //! Operations on repositories, one file each.
 
+mod changes;
 pub mod checkout;
 pub mod compare;
 pub mod diff;
@@ -12,6 +13,7 @@ mod reach;
 mod repack;
 pub mod repair;
 pub mod source;
+pub mod static_delta;
 pub mod stats;
 
 pub use self::fsck::{FsckOptions, FsckReport, HitPath, Level, Problem, ProblemKind, fsck};

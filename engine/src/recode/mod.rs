@@ -46,7 +46,7 @@ pub(crate) struct Undone {
 }
 
 /// Does this beginning of a payload promise one that can be taken apart?
-fn is_compressed(head: &[u8]) -> bool {
+pub(crate) fn is_compressed(head: &[u8]) -> bool {
     deflate::knows(head) || zst::knows(head) || xz::knows(head) || cpio::knows(head)
 }
 

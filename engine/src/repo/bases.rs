@@ -193,12 +193,12 @@ impl Names {
     }
 }
 
-fn base_name(path: &str) -> &str {
+pub(crate) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Hash of a name in which every version number counts as the same.
-fn unnumbered(name: &str) -> u64 {
+pub(crate) fn unnumbered(name: &str) -> u64 {
     let bytes = name.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     for (n, byte) in bytes.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The repository: opening, looking up, and beginning transactions.
 
 mod alike;
-mod bases;
+pub(crate) mod bases;
 pub(crate) mod delta;
 mod images;
 mod imports;
@@ -15,6 +15,7 @@ mod resolve;
 pub(crate) mod restore;
 mod split;
 mod state;
+pub(crate) mod split;
 pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};

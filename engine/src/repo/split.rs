@@ -26,10 +26,16 @@ const CHUNK: (usize, usize, usize) = (16 << 10, 64 << 10, 256 << 10);
 
 /// A piece of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cut {
-    pub(super) range: Range<usize>,
+pub(crate) struct Cut {
+    pub(crate) range: Range<usize>,
     /// The name of the archive's member that it holds.
-    pub(super) name: Option<Vec<u8>>,
+    pub(crate) name: Option<Vec<u8>>,
+}
+
+/// The members of an archive and what is between them; none if the bytes are no archive.
+pub(crate) fn members(bytes: &[u8]) -> Option<Vec<Cut>> {
+    let cuts = cpio_members(bytes).or_else(|| tar_members(bytes))?;
+    Some(with_glue(cuts, bytes.len()))
 }
 
 /// Where to cut a payload, if at all: archives at their members, other large payloads without an
@@ -38,8 +44,8 @@ pub(super) fn pieces(bytes: &[u8], has_base: bool) -> Option<Vec<Cut>> {
     if (bytes.len() as u64) < MIN_CHUNKED {
         return None;
     }
-    if let Some(cuts) = cpio_members(bytes).or_else(|| tar_members(bytes)) {
-        return Some(with_glue(cuts, bytes.len())).filter(|cuts| cuts.len() <= MAX_PIECES);
+    if let Some(cuts) = members(bytes) {
+        return Some(cuts).filter(|cuts| cuts.len() <= MAX_PIECES);
     }
     if has_base || !shifts(bytes) || bytes.len() as u64 > MAX_CHUNKED {
         return None;

@@ -198,6 +198,11 @@ fn hint(error: &Error) -> Option<&'static str> {
         Engine::BadObject { .. } => {
             "'ostree fsck' checks that repository; here, refs and commits are as before"
         }
+        Engine::InvalidDelta { .. } => "the repository is as it was; get the delta again",
+        Engine::WrongBase { .. } => {
+            "bring the repository to that commit first, or get a delta from a commit that it has"
+        }
+        Engine::DeltaNotFound { .. } => "'grove static-delta list' lists the deltas",
         Engine::RevNotFound { .. } => "'grove refs' lists the refs",
         Engine::RevAmbiguous { .. } => "give more digits of the checksum",
         Engine::RefConflict { .. } => "no ref can lie below another one",

@@ -33,6 +33,7 @@ const PHASES: &[(Phase, &str, Unit)] = &[
     (Phase::Reindex, "Indexing", Unit::Packs),
     (Phase::Prune, "Pruning", Unit::Packs),
     (Phase::Repack, "Rewriting", Unit::Bytes),
+    (Phase::Delta, "Delta", Unit::Bytes),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -65,16 +65,16 @@ fn document() -> String {
     }
     for verb in cli.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         if verb.get_name() != "help" {
-            section(&mut text, verb);
+            section(&mut text, "grove", 2, verb);
         }
     }
     text
 }
 
-fn section(text: &mut String, verb: &Command) {
-    let name = verb.get_name();
+fn section(text: &mut String, before: &str, level: usize, verb: &Command) {
+    let name = format!("{before} {}", verb.get_name());
     let about = verb.get_long_about().or(verb.get_about()).map(ToString::to_string);
-    let _ = writeln!(text, "\n## grove {name}\n\n{}", sentence(&about.unwrap_or_default()));
+    let _ = writeln!(text, "\n{} {name}\n\n{}", "#".repeat(level), sentence(&about.unwrap_or_default()));
     let usage = verb.clone().render_usage().to_string();
     let _ = writeln!(text, "\n```\n{}\n```", usage.trim_start_matches("Usage: "));
     let shown = |arg: &&Arg| !arg.is_global_set() && !arg.is_hide_set() && arg.get_id() != "help";
@@ -89,6 +89,9 @@ fn section(text: &mut String, verb: &Command) {
         let (title, examples) = after.split_once('\n').unwrap_or(("", &after));
         let examples: Vec<&str> = examples.lines().map(str::trim_start).collect();
         let _ = writeln!(text, "\n{title}\n\n```sh\n{}\n```", examples.join("\n"));
+    }
+    for verb in verb.get_subcommands().filter(|verb| verb.get_name() != "help") {
+        section(text, &name, level + 1, verb);
     }
 }
 

@@ -26,6 +26,7 @@ mod readme;
 mod repair;
 mod report;
 mod size;
+mod static_delta;
 mod storm;
 mod upkeep;
 

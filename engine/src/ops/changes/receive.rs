@@ -1,0 +1,278 @@
+//! New objects on the side that receives them: gathered, then written below the commit.
+//!
+//! Writing goes bottom-up, and what nobody brought must be in the repository: a commit that comes
+//! out of here is whole.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Object;
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, ObjectKind};
+use crate::object::{Commit, DecodeError, DirMeta, Dirtree};
+use crate::refs::RefUpdate;
+use crate::repo::{Repository, Transaction};
+use crate::tree::{FileEntry, check_depth};
+use crate::{NewFile, object};
+
+/// Bytes of files that wait to be stored together.
+const BATCH: u64 = 16 << 20;
+/// Files that wait to be stored together.
+const BATCH_FILES: usize = 4096;
+
+/// A commit and the directories that came with it.
+#[derive(Debug)]
+pub(in crate::ops) struct NewTree {
+    pub(in crate::ops) commit: Commit,
+    metadata: HashMap<Object, Vec<u8>>,
+}
+
+/// Sees what is new below a commit, children first.
+pub(in crate::ops) trait Visitor {
+    /// A directory's metadata.
+    fn dirmeta(&mut self, meta: &DirMeta) -> Result<()>;
+    /// A file that a new directory lists; says whether it came with the commit.
+    fn file(&mut self, id: &ObjectId) -> Result<bool>;
+    /// A directory of which everything was seen.
+    fn dirtree(&mut self, tree: &Dirtree) -> Result<()>;
+}
+
+impl NewTree {
+    /// A commit of which nothing came yet.
+    pub(in crate::ops) fn new(commit: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self {
+            commit: Commit::parse(commit)?,
+            metadata: HashMap::new(),
+        })
+    }
+
+    /// Metadata objects that came.
+    pub(in crate::ops) fn len(&self) -> usize {
+        self.metadata.len()
+    }
+
+    /// Adds a metadata object; says whether it is what its name says.
+    #[must_use]
+    pub(in crate::ops) fn add(&mut self, object: &Object, bytes: &[u8]) -> bool {
+        let same = ObjectId::of(bytes) == object.1;
+        if same {
+            self.metadata.insert(*object, bytes.to_vec());
+        }
+        same
+    }
+
+    /// One path of each file that the directories list which came so far.
+    pub(in crate::ops) fn paths(&self) -> HashMap<ObjectId, String> {
+        let mut paths = HashMap::new();
+        let mut seen = HashSet::new();
+        let mut todo = vec![(String::new(), self.commit.tree, 0)];
+        while let Some((path, tree, depth)) = todo.pop() {
+            let bytes = self.metadata.get(&(ObjectKind::Dirtree, tree));
+            let Some(Ok(listing)) = bytes.map(|bytes| Dirtree::parse(bytes)) else {
+                continue;
+            };
+            // Some directories are at many places: one is enough.
+            if !seen.insert(tree) || check_depth(&path, depth).is_err() {
+                continue;
+            }
+            for (name, id) in listing.files {
+                paths.entry(id).or_insert_with(|| format!("{path}{name}"));
+            }
+            let dirs = listing.dirs.iter();
+            todo.extend(dirs.map(|d| (format!("{path}{}/", d.name), d.tree, depth + 1)));
+        }
+        paths
+    }
+
+    /// Shows what is new to a visitor, and sees that the rest is in the repository.
+    ///
+    /// # Errors
+    /// [`Error::MissingObject`] if something is in neither, [`Error::MalformedObject`].
+    pub(in crate::ops) fn visit(&self, repo: &Repository, visitor: &mut dyn Visitor) -> Result<()> {
+        let mut walk = Walk {
+            tree: self,
+            repo,
+            visitor,
+            seen: HashSet::new(),
+        };
+        walk.dirmeta(&self.commit.meta)?;
+        walk.dirtree(&self.commit.tree, "", 0)
+    }
+}
+
+struct Walk<'a> {
+    tree: &'a NewTree,
+    repo: &'a Repository,
+    visitor: &'a mut dyn Visitor,
+    /// Objects that were shown, or found: many directories may share one.
+    seen: HashSet<Object>,
+}
+
+impl<'a> Walk<'a> {
+    /// The bytes of an object that came and was not shown.
+    fn take(&mut self, object: Object) -> Result<Option<&'a [u8]>> {
+        if !self.seen.insert(object) {
+            return Ok(None);
+        }
+        let tree: &'a NewTree = self.tree;
+        match tree.metadata.get(&object) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.must_have(object).map(|()| None),
+        }
+    }
+
+    fn dirmeta(&mut self, id: &ObjectId) -> Result<()> {
+        let object = (ObjectKind::Dirmeta, *id);
+        let Some(bytes) = self.take(object)? else {
+            return Ok(());
+        };
+        let meta = DirMeta::parse(bytes).map_err(malformed(object))?;
+        self.visitor.dirmeta(&meta)
+    }
+
+    fn dirtree(&mut self, id: &ObjectId, path: &str, depth: usize) -> Result<()> {
+        check_depth(path, depth)?;
+        let object = (ObjectKind::Dirtree, *id);
+        let Some(bytes) = self.take(object)? else {
+            return Ok(());
+        };
+        let listing = Dirtree::parse(bytes).map_err(malformed(object))?;
+        for dir in &listing.dirs {
+            self.dirmeta(&dir.meta)?;
+            self.dirtree(&dir.tree, &format!("{path}/{}", dir.name), depth + 1)?;
+        }
+        for (_, file) in &listing.files {
+            if !self.visitor.file(file)? {
+                self.must_have((ObjectKind::File, *file))?;
+            }
+        }
+        self.visitor.dirtree(&listing)
+    }
+
+    fn must_have(&self, (kind, id): Object) -> Result<()> {
+        match self.repo.contains(kind, &id)? {
+            true => Ok(()),
+            false => Err(Error::MissingObject { kind, id }),
+        }
+    }
+}
+
+fn malformed((kind, id): Object) -> impl FnOnce(DecodeError) -> Error {
+    move |source| Error::MalformedObject { kind, id, source }
+}
+
+/// Puts what came into a transaction.
+#[derive(Debug)]
+pub(in crate::ops) struct Receiver<'r> {
+    txn: Transaction<'r>,
+    entries: HashMap<ObjectId, FileEntry>,
+    batch: Vec<(Option<ObjectId>, NewFile)>,
+    batch_bytes: u64,
+}
+
+impl<'r> Receiver<'r> {
+    pub(in crate::ops) fn new(txn: Transaction<'r>) -> Self {
+        Self {
+            txn,
+            entries: HashMap::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+        }
+    }
+
+    /// Files that were received.
+    pub(in crate::ops) fn files(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Adds a file, of `size` bytes in memory.
+    ///
+    /// # Errors
+    /// The name of a file that is not what its name says, sooner or later.
+    pub(in crate::ops) fn put(
+        &mut self,
+        id: Option<ObjectId>,
+        file: NewFile,
+        size: u64,
+    ) -> Result<(), Refused> {
+        // Old writers hashed attributes in their stored order, later ones in their own.
+        let file = match (&file.body, id) {
+            (crate::Body::Bytes(bytes), Some(id)) => NewFile {
+                header: named_so(&file.header, &id, bytes),
+                ..file
+            },
+            _ => file,
+        };
+        let large = matches!(file.body, crate::Body::File(..) | crate::Body::Stream(..));
+        self.batch.push((id, file));
+        self.batch_bytes += size;
+        if self.batch_bytes >= BATCH || large || self.batch.len() >= BATCH_FILES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Stores the files that wait.
+    pub(in crate::ops) fn flush(&mut self) -> Result<(), Refused> {
+        self.batch_bytes = 0;
+        let (ids, files): (Vec<_>, Vec<NewFile>) =
+            std::mem::take(&mut self.batch).into_iter().unzip();
+        for (id, entry) in ids.into_iter().zip(self.txn.put_files(files)?) {
+            match id {
+                Some(id) if id != entry.id => return Err(Refused::Other(id)),
+                _ => self.entries.insert(entry.id, entry),
+            };
+        }
+        Ok(())
+    }
+
+    /// Writes the tree and the commit, shows them to everyone and sets refs; says by how much the
+    /// repository grew.
+    pub(in crate::ops) fn finish(
+        mut self,
+        repo: &Repository,
+        tree: &NewTree,
+        refs: &[RefUpdate],
+    ) -> Result<u64> {
+        tree.visit(repo, &mut self)?;
+        self.txn.put_commit(&tree.commit)?;
+        Ok(self.txn.publish(refs)?.stored_bytes)
+    }
+}
+
+/// Why a file was not received.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::ops) enum Refused {
+    /// It could not be stored.
+    #[error(transparent)]
+    Engine(#[from] Error),
+    /// What came is not this object.
+    #[error("what it makes is not file object {0}")]
+    Other(ObjectId),
+}
+
+impl Visitor for Receiver<'_> {
+    fn dirmeta(&mut self, meta: &DirMeta) -> Result<()> {
+        self.txn.put_dirmeta(meta).map(drop)
+    }
+
+    fn file(&mut self, id: &ObjectId) -> Result<bool> {
+        let Some(entry) = self.entries.get(id) else {
+            return Ok(false);
+        };
+        self.txn.put_listed_file(entry)?;
+        Ok(true)
+    }
+
+    fn dirtree(&mut self, tree: &Dirtree) -> Result<()> {
+        self.txn.put_dirtree(tree).map(drop)
+    }
+}
+
+/// The header whose hash gives the name: with its attributes as they are, or sorted.
+fn named_so(header: &object::FileHeader, id: &ObjectId, bytes: &[u8]) -> object::FileHeader {
+    if !header.xattrs.is_sorted() && header.object_id(bytes) != *id {
+        header.with_sorted_xattrs().into_owned()
+    } else {
+        header.clone()
+    }
+}

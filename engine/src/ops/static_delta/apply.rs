@@ -1,0 +1,246 @@
+//! Applying a static delta to a Grove repository.
+//!
+//! Everything goes through one transaction: until the last object is compared with its name and
+//! the tree of the commit is seen to be whole, nobody sees any of it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::Fault;
+use super::files::{DeltaAt, Opened};
+use super::machine::{Sink, Sources, run};
+use super::name::DeltaName;
+use super::part::{Body, open};
+use crate::error::{Error, IoResultExt, Result};
+use crate::fs::lock::OwnedDir;
+use crate::id::ObjectId;
+use crate::monitor::{Monitor, Phase};
+use crate::object::FileHeader;
+use crate::ops::changes::{NewTree, Object, Receiver, Refused};
+use crate::repo::Repository;
+use crate::{Body as Content, NewFile};
+
+/// Files up to this size are held in memory.
+const IN_MEMORY_MAX: u64 = 32 << 20;
+
+/// What was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApplyReport {
+    /// Which delta it was.
+    pub name: DeltaName,
+    /// Metadata objects in the delta, with the commit.
+    pub metadata: u64,
+    /// Files in the delta.
+    pub files: u64,
+    /// What files take when they are made.
+    pub made_bytes: u64,
+    /// By how much the repository grew.
+    pub stored_bytes: u64,
+}
+
+/// Adds the commit that a delta leads to. No ref is set.
+///
+/// # Errors
+/// [`Error::WrongBase`] if the repository lacks the commit that the delta begins at;
+/// [`Error::InvalidDelta`] if it is damaged, lies, leaves objects out or does not make a whole
+/// commit. The repository is then as it was.
+pub fn apply_offline(
+    repo: &Repository,
+    delta: &DeltaAt<'_>,
+    monitor: &dyn Monitor,
+) -> Result<ApplyReport> {
+    let opened = delta.open(repo)?;
+    repo.store().refresh()?;
+    opened.check_base(repo)?;
+    let superblock = &opened.superblock;
+    if let Some(fallback) = superblock.fallbacks.first() {
+        let (kind, id) = fallback.object;
+        let count = superblock.fallbacks.len();
+        let detail = format!(
+            "it leaves out {count} objects, {kind} {id} among them, which only a server has"
+        );
+        return Err(Fault::invalid(detail).of(&opened.path));
+    }
+    if opened.signed {
+        monitor.warn("the signatures of the delta are not verified");
+    }
+    let mut txn = repo.begin(monitor)?;
+    if let Some(from) = &superblock.name.from {
+        txn.set_parent(from)?;
+    }
+    let tree =
+        NewTree::new(&superblock.commit).map_err(|error| Fault::from(error).of(&opened.path))?;
+    monitor.begin(
+        Phase::Delta,
+        Some(superblock.parts.iter().map(|part| part.made_size).sum()),
+    );
+    let mut adder = Adder {
+        tree,
+        receiver: Receiver::new(txn),
+        paths: None,
+        open: None,
+        spool: OwnedDir::create(&repo.path().join("staging"))?,
+        spools: 0,
+        made_bytes: 0,
+    };
+    adder.run(repo, &opened, monitor)?;
+    monitor.end(Phase::Delta);
+    let Adder {
+        tree,
+        receiver,
+        made_bytes,
+        ..
+    } = adder;
+    let files = receiver.files();
+    let stored_bytes = receiver
+        .finish(repo, &tree, &[])
+        .map_err(|error| of_delta(error, &opened))?;
+    Ok(ApplyReport {
+        name: superblock.name,
+        metadata: tree.len() as u64 + 1,
+        files,
+        made_bytes,
+        stored_bytes,
+    })
+}
+
+/// What the delta lacks, the delta is to blame for.
+fn of_delta(error: Error, opened: &Opened) -> Error {
+    match error {
+        Error::MissingObject { kind, id } => {
+            let detail = format!("{kind} object {id} is in neither the delta nor the repository");
+            Fault::invalid(detail).of(&opened.path)
+        }
+        Error::MalformedObject { kind, id, source } => {
+            Fault::invalid(format!("{kind} object {id} is malformed: {source}")).of(&opened.path)
+        }
+        other => other,
+    }
+}
+
+/// Puts the objects of a delta into a transaction.
+#[derive(Debug)]
+struct Adder<'r> {
+    tree: NewTree,
+    receiver: Receiver<'r>,
+    /// Where files will be in the tree, once a file comes: metadata is first in a delta. Files are
+    /// stored next to their like.
+    paths: Option<HashMap<ObjectId, String>>,
+    open: Option<OpenFile>,
+    /// Files that are too large for memory.
+    spool: OwnedDir,
+    spools: u64,
+    made_bytes: u64,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    id: ObjectId,
+    header: FileHeader,
+    size: u64,
+    bytes: Vec<u8>,
+    spooled: Option<(PathBuf, File)>,
+}
+
+impl Adder<'_> {
+    fn run(&mut self, repo: &Repository, opened: &Opened, monitor: &dyn Monitor) -> Result<()> {
+        let mut sources = Sources::new(repo);
+        for (number, head) in opened.superblock.parts.iter().enumerate() {
+            if monitor.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let file = opened.part(number, head)?;
+            let fault = |fault| opened.fault(number, fault);
+            let bytes = open(&file).map_err(fault)?;
+            let body = Body::parse(&bytes).map_err(|error| fault(error.into()))?;
+            run(body, head, &mut sources, self).map_err(fault)?;
+            monitor.advance(Phase::Delta, head.made_size);
+        }
+        self.receiver
+            .flush()
+            .map_err(|refused| Fault::from(refused).of(&opened.path))
+    }
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Engine(error) => error.into(),
+            other => Self::Invalid(other.to_string()),
+        }
+    }
+}
+
+impl Sink for Adder<'_> {
+    fn metadata(&mut self, object: &Object, bytes: &[u8]) -> Result<(), Fault> {
+        if self.tree.add(object, bytes) {
+            Ok(())
+        } else {
+            Err(Fault::other_object(object.0, &object.1))
+        }
+    }
+
+    fn begin(&mut self, id: &ObjectId, header: FileHeader, size: u64) -> Result<(), Fault> {
+        header
+            .check()
+            .map_err(|error| Fault::invalid(format!("file object {id}: {error}")))?;
+        let spooled = if size > IN_MEMORY_MAX {
+            let path = self.spool.path().join(self.spools.to_string());
+            self.spools += 1;
+            let file = File::create(&path).at(&path)?;
+            Some((path, file))
+        } else {
+            None
+        };
+        self.open = Some(OpenFile {
+            id: *id,
+            header,
+            size,
+            bytes: Vec::new(),
+            spooled,
+        });
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        match &mut self.open {
+            Some(OpenFile {
+                spooled: Some((path, file)),
+                ..
+            }) => Ok(file.write_all(bytes).at(path)?),
+            Some(open) => {
+                open.bytes.extend_from_slice(bytes);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        let Some(OpenFile {
+            id,
+            header,
+            size,
+            bytes,
+            spooled,
+        }) = self.open.take()
+        else {
+            return Ok(());
+        };
+        self.made_bytes += size;
+        let paths = self.paths.get_or_insert_with(|| self.tree.paths());
+        let hint = paths
+            .get(&id)
+            .map_or_else(Vec::new, |path| path.clone().into_bytes());
+        let (body, held) = match spooled {
+            Some((path, _)) => (Content::File(path, size), 0),
+            None if header.is_symlink() => (Content::None, 0),
+            None => (Content::Bytes(bytes), size),
+        };
+        Ok(self
+            .receiver
+            .put(Some(id), NewFile { header, hint, body }, held)?)
+    }
+}

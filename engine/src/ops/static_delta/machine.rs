@@ -1,0 +1,337 @@
+//! Runs the operations of a part: what clients do, with every length checked.
+//!
+//! Nothing here believes a size: what a part makes is no more than its head announces, and each
+//! object is compared with its name by whoever takes it.
+
+use super::Fault;
+use super::part::{Body, Op};
+use super::superblock::PartHead;
+use crate::bsdiff::{Patch, Step};
+use crate::error::Result;
+use crate::id::{ObjectId, ObjectKind};
+use crate::object::{FileHeader, FileObject};
+use crate::ops::changes::Object;
+use crate::repo::Repository;
+
+/// Bytes of a source that are read at a time.
+const WINDOW: usize = 1 << 20;
+
+/// Takes the objects of a part, one after the other, in the order of its head.
+pub(super) trait Sink {
+    /// A metadata object.
+    fn metadata(&mut self, object: &Object, bytes: &[u8]) -> Result<(), Fault>;
+    /// A file begins.
+    fn begin(&mut self, id: &ObjectId, header: FileHeader, size: u64) -> Result<(), Fault>;
+    /// The next bytes of the file.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault>;
+    /// The file ends.
+    fn end(&mut self) -> Result<(), Fault>;
+}
+
+/// Files that parts take bytes from.
+#[derive(Debug)]
+pub(super) struct Sources<'r> {
+    repo: &'r Repository,
+    current: Option<FileObject>,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl<'r> Sources<'r> {
+    pub(super) fn new(repo: &'r Repository) -> Self {
+        Self {
+            repo,
+            current: None,
+            window: Vec::new(),
+            window_at: 0,
+        }
+    }
+
+    fn open(&mut self, id: &ObjectId) -> Result<(), Fault> {
+        let file = self.repo.file(id).map_err(|error| match error {
+            crate::Error::MissingObject { .. } => Fault::invalid(format!(
+                "it takes bytes from file object {id}, which is not in the repository"
+            )),
+            other => other.into(),
+        })?;
+        if file.header.is_symlink() {
+            return Err(Fault::invalid(format!(
+                "it takes bytes from symbolic link {id}"
+            )));
+        }
+        self.current = Some(file);
+        self.window.clear();
+        Ok(())
+    }
+
+    /// The bytes at an offset, at least one and at most `len`; none at the end.
+    fn at(&mut self, offset: u64, len: usize) -> Result<&[u8], Fault> {
+        let file = self
+            .current
+            .as_ref()
+            .ok_or_else(|| Fault::invalid("there is no source to take bytes from"))?;
+        let end = self.window_at + self.window.len() as u64;
+        if !(self.window_at..end).contains(&offset) {
+            self.window.resize(WINDOW, 0);
+            let n = self.repo.read_at(file, offset, &mut self.window)?;
+            self.window.truncate(n);
+            self.window_at = offset;
+        }
+        let rest = &self.window[(offset - self.window_at).min(self.window.len() as u64) as usize..];
+        Ok(&rest[..rest.len().min(len)])
+    }
+}
+
+/// Makes the objects of a part.
+pub(super) fn run(
+    mut body: Body<'_>,
+    head: &PartHead,
+    sources: &mut Sources<'_>,
+    sink: &mut dyn Sink,
+) -> Result<(), Fault> {
+    let mut machine = Machine {
+        objects: head.objects.iter(),
+        open: None,
+        source: false,
+        budget: head.made_size,
+    };
+    loop {
+        let next = machine.objects.as_slice().first();
+        let Some(op) = body.next_op(next.map(|object| object.0))? else {
+            break;
+        };
+        machine.step(op, &body, sources, sink)?;
+    }
+    match (machine.open, machine.objects.next()) {
+        (None, None) => Ok(()),
+        _ => Err(Fault::invalid("it ends before all of its objects are made")),
+    }
+}
+
+struct Machine<'a> {
+    /// Those that are still to be made.
+    objects: std::slice::Iter<'a, Object>,
+    /// Bytes that the open file lacks.
+    open: Option<u64>,
+    source: bool,
+    /// Bytes that may still be made.
+    budget: u64,
+}
+
+impl Machine<'_> {
+    fn next_object(&mut self, size: u64) -> Result<&Object, Fault> {
+        if self.open.is_some() {
+            return Err(Fault::invalid("an object begins within another one"));
+        }
+        let object = self.objects.next();
+        let object = object
+            .ok_or_else(|| Fault::invalid("it makes more objects than its head announces"))?;
+        let left = self.budget.checked_sub(size);
+        self.budget =
+            left.ok_or_else(|| Fault::invalid("its objects are larger than its head announces"))?;
+        Ok(object)
+    }
+
+    fn step(
+        &mut self,
+        op: Op,
+        body: &Body<'_>,
+        sources: &mut Sources<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Fault> {
+        match op {
+            Op::Metadata { len, offset } => {
+                let bytes = body.slice(offset, len)?;
+                sink.metadata(self.next_object(len)?, bytes)
+            }
+            Op::File {
+                mode,
+                xattrs,
+                size,
+                offset,
+            } => {
+                let bytes = body.slice(offset, size)?;
+                let header = body.header(mode, xattrs, &[])?;
+                if header.is_symlink() {
+                    let header = FileHeader {
+                        symlink_target: bytes.to_vec(),
+                        ..header
+                    };
+                    let id = file_of(self.next_object(0)?)?;
+                    sink.begin(&id, header, 0)?;
+                } else {
+                    let id = file_of(self.next_object(size)?)?;
+                    sink.begin(&id, header, size)?;
+                    sink.write(bytes)?;
+                }
+                sink.end()
+            }
+            Op::Open { mode, xattrs, size } => {
+                let header = body.header(mode, xattrs, &[])?;
+                let id = file_of(self.next_object(size)?)?;
+                self.open = Some(size);
+                sink.begin(&id, header, size)
+            }
+            Op::Write { len, offset } => {
+                self.take(len)?;
+                if !self.source {
+                    return sink.write(body.slice(offset, len)?);
+                }
+                copy(sources, offset, len, sink)
+            }
+            Op::SetSource { offset } => {
+                let name = ObjectId::from_slice(body.slice(offset, ObjectId::LEN as u64)?);
+                sources.open(&name.expect("because it has that length"))?;
+                self.source = true;
+                Ok(())
+            }
+            Op::UnsetSource => {
+                self.source = false;
+                Ok(())
+            }
+            Op::Patch { offset, len } => {
+                let size = self.open.filter(|_| self.source);
+                let size =
+                    size.ok_or_else(|| Fault::invalid("a patch without a source or a file"))?;
+                self.take(size)?;
+                patch(sources, body.slice(offset, len)?, size, sink)
+            }
+            Op::Close => {
+                self.source = false;
+                match self.open.take() {
+                    Some(0) => sink.end(),
+                    Some(_) => Err(Fault::invalid("a file ends too early")),
+                    None => Err(Fault::invalid("a file ends that did not begin")),
+                }
+            }
+        }
+    }
+
+    /// Counts bytes of the open file.
+    fn take(&mut self, len: u64) -> Result<(), Fault> {
+        let left = self
+            .open
+            .ok_or_else(|| Fault::invalid("bytes are written to no file"))?;
+        let left = left
+            .checked_sub(len)
+            .ok_or_else(|| Fault::invalid("a file grows beyond its size"))?;
+        self.open = Some(left);
+        Ok(())
+    }
+}
+
+fn file_of(object: &Object) -> Result<ObjectId, Fault> {
+    match object {
+        (ObjectKind::File, id) => Ok(*id),
+        (kind, id) => Err(Fault::invalid(format!(
+            "{kind} object {id} is made as a file"
+        ))),
+    }
+}
+
+fn copy(
+    sources: &mut Sources<'_>,
+    mut offset: u64,
+    mut len: u64,
+    sink: &mut dyn Sink,
+) -> Result<(), Fault> {
+    while len > 0 {
+        let bytes = sources.at(offset, len.min(WINDOW as u64) as usize)?;
+        if bytes.is_empty() {
+            return Err(Fault::invalid("an operation leads out of its source"));
+        }
+        sink.write(bytes)?;
+        offset += bytes.len() as u64;
+        len -= bytes.len() as u64;
+    }
+    Ok(())
+}
+
+fn patch(
+    sources: &mut Sources<'_>,
+    stream: &[u8],
+    size: u64,
+    sink: &mut dyn Sink,
+) -> Result<(), Fault> {
+    let mut patch = Patch::new(stream, size);
+    let mut made = Vec::new();
+    let wrong = |error: crate::bsdiff::PatchError| Fault::invalid(error.to_string());
+    while let Some(step) = patch.next().map_err(wrong)? {
+        let (mut from, mut bytes) = match step {
+            Step::Take(bytes) => {
+                sink.write(bytes)?;
+                continue;
+            }
+            Step::Add(from, bytes) => (from, bytes),
+        };
+        while !bytes.is_empty() {
+            // Outside of the source there are zeros.
+            let old = match u64::try_from(from) {
+                Ok(from) => sources.at(from, bytes.len())?,
+                Err(_) => &[],
+            };
+            let len = match (old.len(), from < 0) {
+                (0, true) => bytes.len().min(from.unsigned_abs() as usize),
+                (0, false) => bytes.len(),
+                (len, _) => len,
+            };
+            let (now, rest) = bytes.split_at(len);
+            made.clear();
+            made.extend(
+                now.iter()
+                    .zip(old)
+                    .map(|(byte, old)| byte.wrapping_add(*old)),
+            );
+            made.extend_from_slice(&now[made.len()..]);
+            sink.write(&made)?;
+            bytes = rest;
+            from = from.saturating_add(len as i64);
+        }
+    }
+    Ok(())
+}
+
+/// A sink that compares what is made with the names it shall have, and keeps nothing.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    file: Option<(ObjectId, Vec<crate::object::FileHasher>)>,
+}
+
+impl Sink for Checker {
+    fn metadata(&mut self, (kind, id): &Object, bytes: &[u8]) -> Result<(), Fault> {
+        if ObjectId::of(bytes) == *id {
+            Ok(())
+        } else {
+            Err(Fault::other_object(*kind, id))
+        }
+    }
+
+    fn begin(&mut self, id: &ObjectId, header: FileHeader, _size: u64) -> Result<(), Fault> {
+        header
+            .check()
+            .map_err(|error| Fault::invalid(format!("file object {id}: {error}")))?;
+        let mut hashers = vec![header.hasher()];
+        if !header.xattrs.is_sorted() {
+            hashers.push(header.with_sorted_xattrs().hasher());
+        }
+        self.file = Some((*id, hashers));
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        if let Some((_, hashers)) = &mut self.file {
+            hashers.iter_mut().for_each(|hasher| hasher.update(bytes));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        let Some((id, hashers)) = self.file.take() else {
+            return Ok(());
+        };
+        match hashers.into_iter().any(|hasher| hasher.finish() == id) {
+            true => Ok(()),
+            false => Err(Fault::other_object(ObjectKind::File, &id)),
+        }
+    }
+}
