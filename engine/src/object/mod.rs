@@ -8,9 +8,8 @@ mod commit;
 mod dirmeta;
 mod dirtree;
 mod file;
-mod gvariant;
-mod summary;
 pub(crate) mod gvariant;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod variant;

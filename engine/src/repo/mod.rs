@@ -13,9 +13,8 @@ pub(crate) mod parts;
 mod payloads;
 mod resolve;
 pub(crate) mod restore;
-mod split;
-mod state;
 pub(crate) mod split;
+mod state;
 pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};
