@@ -265,7 +265,7 @@ impl Task<'_> {
             let mut rest = items.as_slice();
             let mut stored = 0;
             while !rest.is_empty() && stored < self.publish_bytes {
-                let (batch, later) = rest.split_at(batch_len(rest));
+                let (batch, later) = rest.split_at(batch_len(rest, self.publish_bytes));
                 rest = later;
                 self.put(&mut txn, batch)?;
                 stored += batch.iter().map(|item| item.head.size).sum::<u64>();
@@ -398,12 +398,12 @@ impl Read for Watched<'_> {
 }
 
 /// How many of the files are read together.
-fn batch_len(todo: &[Item]) -> usize {
+fn batch_len(todo: &[Item], limit: u64) -> usize {
     let mut bytes = 0;
     let fits = |item: &&Item| {
         let size = item.head.size;
         bytes += if size > IN_MEMORY_MAX { 0 } else { size };
-        bytes <= BATCH_BYTES
+        bytes <= BATCH_BYTES.min(limit)
     };
     let fitting = todo.iter().take(BATCH_FILES).take_while(fits).count();
     fitting.max(1)
