@@ -156,7 +156,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: ObjectFault,
+        source: Box<ObjectFault>,
     },
     /// A path that does not exist in a commit.
     #[error("no such path in commit: {path}")]

@@ -6,13 +6,14 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Object;
+use crate::NewFile;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
+use crate::object;
 use crate::object::{Commit, DecodeError, DirMeta, Dirtree};
 use crate::refs::RefUpdate;
 use crate::repo::{Repository, Transaction};
 use crate::tree::{FileEntry, check_depth};
-use crate::{NewFile, object};
 
 /// Bytes of files that wait to be stored together.
 const BATCH: u64 = 16 << 20;

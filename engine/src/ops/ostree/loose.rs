@@ -92,7 +92,7 @@ impl LooseRepo {
             kind,
             id: *id,
             path: path.clone(),
-            source,
+            source: Box::new(source),
         };
         let size = file.metadata().at(&path)?.len();
         let limit = MAX_METADATA;
@@ -117,7 +117,7 @@ impl LooseRepo {
             kind: ObjectKind::Commit,
             id: *id,
             path,
-            source: source.into(),
+            source: Box::new(source.into()),
         })?;
         Ok(Some(bytes))
     }

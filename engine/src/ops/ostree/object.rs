@@ -54,7 +54,7 @@ impl LooseRepo {
             kind,
             id: *id,
             path: self.object(kind, id),
-            source: source.into(),
+            source: Box::new(source.into()),
         }
     }
 
@@ -287,7 +287,7 @@ impl LooseRepo {
             kind,
             id: *id,
             path: self.object(kind, id),
-            source: ObjectFault::Missing,
+            source: Box::new(ObjectFault::Missing),
         }
     }
 }

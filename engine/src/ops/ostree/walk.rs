@@ -32,7 +32,7 @@ impl Objects for LooseRepo {
             kind,
             id: *id,
             path,
-            source,
+            source: Box::new(source),
         }
     }
 }
@@ -145,7 +145,9 @@ impl Gatherer {
         let (order, height) = children_first(commit.tree, &below);
         // A listing may have been met higher up than where it makes the tree deepest.
         check_depth("/", height)?;
-        let dirtrees = order.into_iter().filter_map(|id| bytes_of.remove_entry(&id));
+        let dirtrees = order
+            .into_iter()
+            .filter_map(|id| bytes_of.remove_entry(&id));
         self.found.dirtrees.extend(dirtrees);
         Ok(())
     }

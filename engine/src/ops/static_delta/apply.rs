@@ -13,6 +13,8 @@ use super::files::{DeltaAt, Opened};
 use super::machine::{Sink, Sources, run};
 use super::name::DeltaName;
 use super::part::{Body, open};
+use crate::Body as Content;
+use crate::NewFile;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
 use crate::id::ObjectId;
@@ -20,7 +22,6 @@ use crate::monitor::{Monitor, Phase};
 use crate::object::FileHeader;
 use crate::ops::changes::{NewTree, Object, Receiver, Refused};
 use crate::repo::Repository;
-use crate::{Body as Content, NewFile};
 
 /// Files up to this size are held in memory.
 const IN_MEMORY_MAX: u64 = 32 << 20;

@@ -229,10 +229,7 @@ fn read_part(part: Part<'_>) -> Result<PartHead, DecodeError> {
         checksum: checksum.ok_or(DecodeError::Rule("a part's checksum is not 32 bytes long"))?,
         size,
         made_size,
-        objects: objects
-            .iter()
-            .map(|bytes| read_object(bytes))
-            .collect::<Result<_, _>>()?,
+        objects: objects.iter().map(read_object).collect::<Result<_, _>>()?,
     })
 }
 

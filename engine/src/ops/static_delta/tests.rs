@@ -5,6 +5,8 @@ use super::machine::{Checker, Sources, run};
 use super::part::{Body, Effort, PartBuilder, compress, open_within, store};
 use super::superblock::PartHead;
 use super::writer::check;
+use crate::Body as Content;
+use crate::NewFile;
 use crate::bsdiff::{Aligner, encode};
 use crate::id::{ObjectId, ObjectKind, PayloadId};
 use crate::monitor::Silent;
@@ -12,7 +14,6 @@ use crate::object::gvariant::Frame;
 use crate::object::{FileHeader, Xattrs};
 use crate::ops::changes::{Object, Run};
 use crate::repo::Repository;
-use crate::{Body as Content, NewFile};
 
 /// A part that `ostree static-delta generate` made, without its compression.
 const GOLDEN: &str = "\

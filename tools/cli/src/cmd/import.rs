@@ -88,9 +88,9 @@ fn explain(error: Engine) -> Error {
 }
 
 /// Refs and checksums as text.
-pub fn text_of<'r>(
-    refs: &'r BTreeMap<String, grove_engine::ObjectId>,
-) -> BTreeMap<&'r str, String> {
+pub fn text_of(
+    refs: &BTreeMap<String, grove_engine::ObjectId>,
+) -> BTreeMap<&str, String> {
     refs.iter().map(|(name, id)| (name.as_str(), id.to_string())).collect()
 }
 

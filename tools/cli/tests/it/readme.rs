@@ -27,13 +27,19 @@ fn blocks(text: &str, count: usize) -> String {
 #[test]
 fn the_example_of_the_readme_runs() {
     let example = blocks(include_str!("../../../../README.md"), 1);
-    runs(&example, &["Release 1", "Release 2", "Modified:", "os/stable"]);
+    runs(
+        &example,
+        &["Release 1", "Release 2", "Modified:", "os/stable"],
+    );
 }
 
 #[test]
 fn the_commands_of_the_guide_run() {
     let guide = blocks(include_str!("../../../../docs/guide.md"), usize::MAX);
-    runs(&guide, &["Modified:", "os/stable", "requests", "walk, again"]);
+    runs(
+        &guide,
+        &["Modified:", "os/stable", "requests", "walk, again"],
+    );
 }
 
 /// Runs the lines in a directory with the packages of two releases; what they print has the signs.

@@ -152,14 +152,15 @@ fn bare(repo: &Repository, file: &FileObject, mode: RepoMode, path: &Path) -> Re
     let mut pieces = Pieces::new(repo, file);
     let len = usize::try_from(file.size).unwrap_or(BUFFER).min(BUFFER);
     let mut buffer = vec![0; len];
-    while file.size > 0 {
+    // An empty file has no room for a piece.
+    let mut more = file.size > 0;
+    while more {
         let n = pieces
             .next(&mut buffer)
             .map_err(|failure| failure.at(path))?;
-        match buffer.get(..n) {
-            Some(bytes) if n > 0 => out.write_all(bytes).at(path)?,
-            _ => break,
-        }
+        let bytes = buffer.get(..n).unwrap_or_default();
+        out.write_all(bytes).at(path)?;
+        more = !bytes.is_empty();
     }
     let header = &file.header;
     let physical = match mode {
