@@ -4,6 +4,7 @@
 //! out of here is whole.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Object;
 use crate::NewFile;
@@ -94,9 +95,10 @@ impl NewTree {
             repo,
             visitor,
             seen: HashSet::new(),
+            heights: HashMap::new(),
         };
         walk.dirmeta(&self.commit.meta)?;
-        walk.dirtree(&self.commit.tree, "", 0)
+        walk.dirtree(&self.commit.tree, "", 0).map(drop)
     }
 }
 
@@ -106,6 +108,9 @@ struct Walk<'a> {
     visitor: &'a mut dyn Visitor,
     /// Objects that were shown, or found: many directories may share one.
     seen: HashSet<Object>,
+    /// Levels below the directories that were looked at. What did not come is looked at, too: it may
+    /// be of a commit that is known to be incomplete.
+    heights: HashMap<ObjectId, usize>,
 }
 
 impl<'a> Walk<'a> {
@@ -130,23 +135,36 @@ impl<'a> Walk<'a> {
         self.visitor.dirmeta(&meta)
     }
 
-    fn dirtree(&mut self, id: &ObjectId, path: &str, depth: usize) -> Result<()> {
-        check_depth(path, depth)?;
+    /// How many levels there are below.
+    fn dirtree(&mut self, id: &ObjectId, path: &str, depth: usize) -> Result<usize> {
+        let known = self.heights.get(id).copied();
+        check_depth(path, depth + known.unwrap_or(0))?;
+        if let Some(height) = known {
+            return Ok(height);
+        }
         let object = (ObjectKind::Dirtree, *id);
-        let Some(bytes) = self.take(object)? else {
-            return Ok(());
+        let tree: &'a NewTree = self.tree;
+        let came = tree.metadata.get(&object);
+        let listing = match came {
+            Some(bytes) => Arc::new(Dirtree::parse(bytes).map_err(malformed(object))?),
+            None => self.repo.dirtree(id)?,
         };
-        let listing = Dirtree::parse(bytes).map_err(malformed(object))?;
+        let mut height = 0;
         for dir in &listing.dirs {
             self.dirmeta(&dir.meta)?;
-            self.dirtree(&dir.tree, &format!("{path}/{}", dir.name), depth + 1)?;
+            let path = format!("{path}/{}", dir.name);
+            height = height.max(1 + self.dirtree(&dir.tree, &path, depth + 1)?);
         }
         for (_, file) in &listing.files {
             if !self.visitor.file(file)? {
                 self.must_have((ObjectKind::File, *file))?;
             }
         }
-        self.visitor.dirtree(&listing)
+        if came.is_some() {
+            self.visitor.dirtree(&listing)?;
+        }
+        self.heights.insert(*id, height);
+        Ok(height)
     }
 
     fn must_have(&self, (kind, id): Object) -> Result<()> {
@@ -235,8 +253,11 @@ impl<'r> Receiver<'r> {
         refs: &[RefUpdate],
     ) -> Result<u64> {
         tree.visit(repo, &mut self)?;
-        self.txn.put_commit(&tree.commit)?;
-        Ok(self.txn.publish(refs)?.stored_bytes)
+        let commit = self.txn.put_commit(&tree.commit)?;
+        let stored = self.txn.publish(refs)?.stored_bytes;
+        // It may have been here in part.
+        repo.set_partial(&commit, false)?;
+        Ok(stored)
     }
 }
 

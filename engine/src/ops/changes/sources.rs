@@ -64,9 +64,11 @@ impl Contents {
             if known(&object) {
                 continue;
             }
-            if seen.insert(object) {
-                contents.metadata.push(object);
+            // A directory that is at many places is looked at once.
+            if !seen.insert(object) {
+                continue;
             }
+            contents.metadata.push(object);
             let listing = repo.dirtree(&tree)?;
             let at = |name: &str| format!("{path}{name}");
             let files = listing

@@ -30,6 +30,8 @@ use crate::tree::FileEntry;
 /// Content bytes and files read at a time.
 const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_FILES: usize = 8192;
+/// Large files that are open together.
+const OPEN_FILES: u64 = 16;
 
 /// What to import.
 #[derive(Debug, Clone)]
@@ -104,6 +106,8 @@ pub fn import(
         .iter()
         .filter_map(|(name, id)| Some((*id, *now.get(name)?)))
         .collect();
+    // Nothing else keeps what has come until refs lead to it.
+    let mut leases = Vec::with_capacity(order.len());
     for id in &order {
         let task = Task {
             repo,
@@ -113,16 +117,18 @@ pub fn import(
             monitor,
         };
         task.run(bases.get(id), &mut report)?;
+        leases.push(repo.lease(std::slice::from_ref(id))?);
     }
     let update = |(name, id): (&String, &ObjectId)| RefUpdate {
         name: name.clone(),
-        expected: None,
+        expected: Some(now.get(name).copied()),
         new: Some(*id),
     };
     let changed = |(name, id): &(&String, &ObjectId)| now.get(*name) != Some(*id);
     let updates: Vec<RefUpdate> = refs.iter().filter(changed).map(update).collect();
-    repo.update_refs(&updates)?;
     keep_config(repo, from.config(), monitor)?;
+    repo.update_refs(&updates)?;
+    drop(leases);
     report.refs = refs;
     Ok(report)
 }
@@ -399,11 +405,17 @@ impl Read for Watched<'_> {
 
 /// How many of the files are read together.
 fn batch_len(todo: &[Item], limit: u64) -> usize {
-    let mut bytes = 0;
+    let (mut held, mut bytes) = (0u64, 0u64);
     let fits = |item: &&Item| {
         let size = item.head.size;
-        bytes += if size > IN_MEMORY_MAX { 0 } else { size };
-        bytes <= BATCH_BYTES.min(limit)
+        // Large ones are not held, but open: few at a time.
+        held += if size > IN_MEMORY_MAX {
+            BATCH_BYTES / OPEN_FILES
+        } else {
+            size
+        };
+        bytes = bytes.saturating_add(size);
+        held <= BATCH_BYTES && bytes <= limit
     };
     let fitting = todo.iter().take(BATCH_FILES).take_while(fits).count();
     fitting.max(1)

@@ -17,7 +17,7 @@ use crate::object::{DecodeError, FileHeader, Xattrs};
 use crate::repo::ingest::IN_MEMORY_MAX;
 
 /// A header has a target and extended attributes, each at most 64 KiB.
-const MAX_HEADER: u64 = 16 << 20;
+const MAX_HEADER: u64 = 1 << 20;
 /// The kernel takes no longer targets of symbolic links.
 const MAX_TARGET: u64 = 64 << 10;
 /// Length and padding in front of a header.

@@ -25,6 +25,8 @@ use crate::repo::Repository;
 
 /// Files up to this size are held in memory.
 const IN_MEMORY_MAX: u64 = 32 << 20;
+/// Bytes of metadata that are held until the tree is written.
+const MAX_METADATA_BYTES: u64 = 4 << 30;
 
 /// What was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +87,7 @@ pub fn apply_offline(
         spool: OwnedDir::create(&repo.path().join("staging"))?,
         spools: 0,
         made_bytes: 0,
+        metadata_bytes: 0,
     };
     adder.run(repo, &opened, monitor)?;
     monitor.end(Phase::Delta);
@@ -134,6 +137,7 @@ struct Adder<'r> {
     spool: OwnedDir,
     spools: u64,
     made_bytes: u64,
+    metadata_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -176,6 +180,10 @@ impl From<Refused> for Fault {
 
 impl Sink for Adder<'_> {
     fn metadata(&mut self, object: &Object, bytes: &[u8]) -> Result<(), Fault> {
+        self.metadata_bytes += bytes.len() as u64;
+        if self.metadata_bytes > MAX_METADATA_BYTES {
+            return Err(Fault::invalid("it has more metadata than any tree"));
+        }
         if self.tree.add(object, bytes) {
             Ok(())
         } else {
@@ -235,13 +243,22 @@ impl Sink for Adder<'_> {
         let hint = paths
             .get(&id)
             .map_or_else(Vec::new, |path| path.clone().into_bytes());
-        let (body, held) = match spooled {
-            Some((path, _)) => (Content::File(path, size), 0),
-            None if header.is_symlink() => (Content::None, 0),
-            None => (Content::Bytes(bytes), size),
+        let xattrs = header.xattrs.iter();
+        let attributes: u64 = xattrs
+            .map(|(name, value)| (name.len() + value.len()) as u64)
+            .sum();
+        let held = attributes + header.symlink_target.len() as u64;
+        let (body, held, spool) = match spooled {
+            Some((path, _)) => (Content::File(path.clone(), size), held, Some(path)),
+            None if header.is_symlink() => (Content::None, held, None),
+            None => (Content::Bytes(bytes), held + size, None),
         };
-        Ok(self
-            .receiver
-            .put(Some(id), NewFile { header, hint, body }, held)?)
+        self.receiver
+            .put(Some(id), NewFile { header, hint, body }, held)?;
+        // It is stored by now.
+        if let Some(path) = spool {
+            std::fs::remove_file(&path).at(&path)?;
+        }
+        Ok(())
     }
 }

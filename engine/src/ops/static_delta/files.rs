@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Fault;
 use super::name::DeltaName;
-use super::part::{Body, Op, open};
+use super::part::{Body, MAX_BODY, Op, open};
 use super::superblock::{PartHead, Superblock};
 use super::writer::check;
 use crate::error::{Error, IoResultExt, Result};
@@ -90,6 +90,10 @@ impl Opened {
                 let size = fs::metadata(&path).at(&path)?.len();
                 if size != head.size {
                     let detail = format!("the part has {size} bytes, not {}", head.size);
+                    return Err(Error::InvalidDelta { path, detail });
+                }
+                if size > MAX_BODY + (1 << 20) {
+                    let detail = "the part is larger than any client takes".to_owned();
                     return Err(Error::InvalidDelta { path, detail });
                 }
                 let bytes = fs::read(&path).at(&path)?;

@@ -15,6 +15,10 @@ use crate::repo::Repository;
 
 /// Bytes of a source that are read at a time.
 const WINDOW: usize = 1 << 20;
+/// The largest metadata object that clients take (ostree-core.h, OSTREE_MAX_METADATA_SIZE).
+const MAX_METADATA: u64 = 128 << 20;
+/// Longer than the target of any symbolic link.
+const MAX_TARGET: u64 = 64 << 10;
 
 /// Takes the objects of a part, one after the other, in the order of its head.
 pub(super) trait Sink {
@@ -140,6 +144,9 @@ impl Machine<'_> {
         sink: &mut dyn Sink,
     ) -> Result<(), Fault> {
         match op {
+            Op::Metadata { len, .. } if len > MAX_METADATA => {
+                Err(Fault::invalid("one of its metadata objects is too large"))
+            }
             Op::Metadata { len, offset } => {
                 let bytes = body.slice(offset, len)?;
                 sink.metadata(self.next_object(len)?, bytes)
@@ -153,6 +160,9 @@ impl Machine<'_> {
                 let bytes = body.slice(offset, size)?;
                 let header = body.header(mode, xattrs, &[])?;
                 if header.is_symlink() {
+                    if size > MAX_TARGET {
+                        return Err(Fault::invalid("the target of a symbolic link is too long"));
+                    }
                     let header = FileHeader {
                         symlink_target: bytes.to_vec(),
                         ..header

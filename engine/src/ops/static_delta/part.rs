@@ -15,6 +15,8 @@ use crate::ops::changes::{Object, Run};
 
 /// First byte of a part file that is not compressed.
 const PLAIN: u8 = 0;
+/// More sets of attributes than any part has.
+const MAX_SETS: usize = 1 << 20;
 /// First byte of a part file that is an xz file.
 const XZ: u8 = b'x';
 /// No client takes a larger part.
@@ -77,7 +79,11 @@ impl<'a> Body<'a> {
         };
         let xattrs = Elements::new(tuple.variable(1)?, 1)?;
         let xattrs = xattrs
-            .map(|set| Xattrs::parse(set?.bytes()))
+            .enumerate()
+            .map(|(n, set)| match n < MAX_SETS {
+                true => Xattrs::parse(set?.bytes()),
+                false => Err(DecodeError::Rule("too many sets of attributes")),
+            })
             .collect::<Result<_, _>>()?;
         let blob = tuple.variable(1)?.bytes();
         Ok(Self {
@@ -202,7 +208,8 @@ pub(super) fn open_within(file: &[u8], limit: u64) -> Result<Vec<u8>, Fault> {
         .split_first()
         .ok_or_else(|| Fault::invalid("the file is empty"))?;
     match *method {
-        PLAIN => Ok(rest.to_vec()),
+        PLAIN if rest.len() as u64 <= limit => Ok(rest.to_vec()),
+        PLAIN => Err(Fault::invalid("it is larger than any client takes")),
         XZ => {
             let mut body = Vec::new();
             let fault =

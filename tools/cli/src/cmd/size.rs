@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use grove_engine::error::IoResultExt;
 use grove_engine::ops::ostree::{Planner, Pull, Transfer};
-use grove_engine::{ObjectId, Repository};
+use grove_engine::{Error as Engine, ObjectId, Repository};
 use serde::Serialize;
 
 use crate::cli::Globals;
@@ -237,7 +237,10 @@ fn read_fleet(repo: &Repository, path: &Path) -> Result<Vec<Group>> {
         groups.push(Group {
             version: version.to_owned(),
             clients,
-            from: find(repo, version).map_err(|_| refuse("no commit of this version"))?,
+            from: find(repo, version).map_err(|error| match error {
+                Error::Engine(Engine::RevNotFound { .. }) => refuse("no commit of this version"),
+                other => other,
+            })?,
         });
     }
     Ok(groups)
@@ -248,10 +251,10 @@ fn find(repo: &Repository, version: &str) -> Result<Option<ObjectId>> {
     if version == "-" {
         return Ok(None);
     }
-    let unknown = match repo.resolve_rev(version) {
-        Ok(id) => return Ok(Some(id)),
-        Err(error) => error,
-    };
+    // A version may look like the beginning of a checksum: only whole names come before it.
+    if version.parse::<ObjectId>().is_ok() || repo.refs()?.map.contains_key(version) {
+        return Ok(Some(repo.resolve_rev(version)?));
+    }
     let mut newest = None;
     for id in repo.commits()? {
         let commit = repo.commit(&id)?;
@@ -262,6 +265,6 @@ fn find(repo: &Repository, version: &str) -> Result<Option<ObjectId>> {
     }
     match newest {
         Some((_, id)) => Ok(Some(id)),
-        None => Err(unknown.into()),
+        None => Ok(Some(repo.resolve_rev(version)?)),
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Target {
     staged: Mutex<Vec<(PathBuf, PathBuf)>>,
     numbers: AtomicU64,
     fsync: bool,
+    /// Held shared, as by every writer: a prune of `ostree` takes it alone.
+    _lock: File,
 }
 
 impl Target {
@@ -67,6 +69,11 @@ impl Target {
         if repo.mode() == RepoMode::BareSplitXattrs {
             return Err(refuse("repositories of this mode are only read".into()));
         }
+        let at = path.join(".lock");
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let lock = options.open(&at).at(&at)?;
+        rustix::fs::fcntl_lock(&lock, rustix::fs::FlockOperation::LockShared).at(&at)?;
         let parent = path.join("tmp/grove-export");
         std::fs::create_dir_all(&parent).at(&parent)?;
         Ok(Self {
@@ -75,6 +82,7 @@ impl Target {
             staged: Mutex::default(),
             numbers: AtomicU64::new(0),
             fsync,
+            _lock: lock,
         })
     }
 
