@@ -53,6 +53,8 @@ struct State {
     /// The newest last; the first of them has the number `gone`.
     pages: VecDeque<Page>,
     gone: u64,
+    /// Files of all of them; one that was listed twice counts twice.
+    listed: usize,
     /// Where each file of them is.
     places: HashMap<u64, (PageId, u32)>,
     /// How many listings were read lately.
@@ -193,13 +195,15 @@ impl State {
         for (at, (file, _)) in page.files.iter().enumerate() {
             self.places.insert(file.number, (id, at as u32));
         }
+        self.listed += page.files.len();
         self.pages.push_back(page);
-        while self.places.len() > FILES && self.pages.len() > 1 {
+        while self.listed > FILES && self.pages.len() > 1 {
             let oldest = PageId(self.gone);
             let Some(page) = self.pages.pop_front() else {
                 break;
             };
             self.gone += 1;
+            self.listed -= page.files.len();
             for (file, _) in page.files {
                 if self
                     .places

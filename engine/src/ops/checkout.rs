@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use self::beneath::{Root, split};
@@ -167,6 +167,18 @@ enum Existing {
     Update,
 }
 
+/// Keeps others from writing to a destination for as long as it is open. Where there are no such
+/// locks, nobody is kept away.
+fn hold(dir: impl AsFd, path: &Path) -> Result<()> {
+    match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(Error::Locked {
+            path: path.to_owned(),
+            holder: "another process".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Where to write.
 struct Place<'r> {
     destination: &'r Path,
@@ -193,7 +205,9 @@ impl<'r> Place<'r> {
         let made = rustix::fs::mkdirat(CWD, destination, Mode::RWXU);
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let open = || -> Result<OwnedFd> {
-            rustix::fs::openat(CWD, destination, flags, Mode::empty()).at(destination)
+            let fd = rustix::fs::openat(CWD, destination, flags, Mode::empty()).at(destination)?;
+            hold(&fd, destination)?;
+            Ok(fd)
         };
         let record = |fd: &OwnedFd| {
             let identity = Identity::of(fd).ok()?;
@@ -212,11 +226,20 @@ impl<'r> Place<'r> {
                 Ok((place(fd, union, true), record))
             }
             Err(Errno::EXIST) if union != Existing::Fail => {
-                Ok((place(open()?, union, false), None))
+                let fd = open()?;
+                if let Ok(directory) = Identity::of(&fd) {
+                    // From now on it may hold what is of another commit.
+                    Records::new(repo).forget_unfinished(&directory)?;
+                }
+                Ok((place(fd, union, false), None))
             }
             Err(Errno::EXIST) => {
                 let exists = || Err(Errno::EXIST).at(destination);
-                let Ok(fd) = open() else { return exists() };
+                let fd = match open() {
+                    Ok(fd) => fd,
+                    Err(error @ Error::Locked { .. }) => return Err(error),
+                    Err(_) => return exists(),
+                };
                 let Some(new) = record(&fd) else {
                     return exists();
                 };
@@ -360,7 +383,9 @@ impl<'r> Job<'r> {
         self.check_cancelled()?;
         let row = &self.plan.dirs[at];
         let os_path = || self.os_path(&row.path);
-        if row.make {
+        // Somebody may have removed what an update only passes through.
+        let passes = self.existing == Existing::Update && !row.path.is_empty();
+        if row.make || passes {
             let (above, name) = split(&row.path);
             let above = self.root.open_dir(above).at(os_path())?;
             match rustix::fs::mkdirat(&above, name, Mode::RWXU) {

@@ -5,9 +5,12 @@
 //! so a file is only ever linked if it still looks as it did when it was made, its modification
 //! time above all; one that does not is made anew.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -19,6 +22,9 @@ use crate::error::{IoResultExt, Result};
 use crate::id::ObjectId;
 use crate::object::FileObject;
 use crate::repo::Repository;
+
+/// Numbers the files that this process makes.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// The files for one kind of checkout.
 #[derive(Debug)]
@@ -41,14 +47,20 @@ pub(super) enum Linked {
 
 impl Links {
     pub fn open(repo: &Repository, options: &CheckoutOptions) -> Result<Self> {
-        let kind = if options.user_mode { "user" } else { "root" };
-        let path = repo.cache_dir().join("links").join(kind);
+        // Files of one user are not another's to trust, nor their set-user-ID programs anybody's to run.
+        let kind = match options.user_mode {
+            true => format!("user-{}", rustix::process::geteuid().as_raw()),
+            false => "root".to_owned(),
+        };
+        let all = repo.cache_dir().join("links");
+        std::fs::create_dir_all(&all).at(&all)?;
+        let path = all.join(kind);
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(&path).at(&path)?;
         for byte in 0..=u8::MAX {
             let shard = path.join(format!("{byte:02x}"));
-            match std::fs::create_dir_all(&shard) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other.at(&shard)?,
-            }
+            private.create(&shard).at(&shard)?;
         }
         let fd: OwnedFd = std::fs::File::open(&path).at(&path)?.into();
         Ok(Self {
@@ -62,7 +74,10 @@ impl Links {
         let (shard, name) = place(id);
         let path = self.path.join(&shard);
         let dir = self.root.open_dir(&shard).at(&path)?;
-        Output::replacing(dir, &name).at(&path)
+        // Two checkouts may make the same file at once.
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        let temporary = format!(".grove-{}-{number}", std::process::id());
+        Output::replacing_as(dir, &name, temporary).at(&path)
     }
 
     /// Gives an object's file another name in a directory.

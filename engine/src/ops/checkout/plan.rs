@@ -123,6 +123,11 @@ impl Plan {
         for change in reports.iter().flat_map(DiffReport::iter) {
             let path = change.path.trim_start_matches('/');
             let (above, name) = split(path);
+            let mut up = above;
+            while !up.is_empty() {
+                row(&mut dirs, up);
+                up = split(up).0;
+            }
             let above = row(&mut dirs, above);
             if change.kind == ChangeKind::Removed {
                 no_dirs.insert(path.to_owned());

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, StatxFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::CheckoutOptions;
@@ -35,6 +36,10 @@ impl Identity {
     pub fn of(fd: impl AsFd) -> std::io::Result<Self> {
         let wanted = StatxFlags::INO | StatxFlags::BTIME;
         let found = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, wanted)?;
+        // Without it, a directory made later may have the same name.
+        if found.stx_mask & StatxFlags::BTIME.bits() == 0 {
+            return Err(Errno::NOTSUP.into());
+        }
         Ok(Self {
             device: (found.stx_dev_major, found.stx_dev_minor),
             inode: found.stx_ino,
@@ -124,14 +129,30 @@ impl Records {
 
     /// Notes what a directory holds.
     pub fn put(&self, record: &Record) -> Result<()> {
+        self.change(|records| {
+            records.retain(|other| other.directory != record.directory);
+            records.push(record.clone());
+        })
+    }
+
+    /// Forgets a checkout that was interrupted: nobody goes on with it.
+    pub fn forget_unfinished(&self, directory: &Identity) -> Result<()> {
+        match self.find(directory) {
+            Some(record) if !record.is_finished => {
+                self.change(|records| records.retain(|other| other.directory != *directory))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Record>)) -> Result<()> {
         let _lock = Lock::acquire(
             &self.path.with_extension("lock"),
             LockMode::Exclusive,
             PATIENCE,
         )?;
         let mut records = self.load();
-        records.retain(|other| other.directory != record.directory);
-        records.push(record.clone());
+        change(&mut records);
         let excess = records.len().saturating_sub(MAX_RECORDS);
         let bytes = serde_json::to_vec(&records[excess..]).expect("because nothing in it can fail");
         replace_cache_file(&self.path, |file| file.write_all(&bytes)).at(&self.path)

@@ -34,11 +34,12 @@ pub fn update(
     monitor: &dyn Monitor,
 ) -> Result<CheckoutReport> {
     let fd = std::fs::File::open(destination).at(destination)?;
+    super::hold(&fd, destination)?;
     let records = Records::new(repo);
     let unknown = || Error::UnknownCheckout {
         path: destination.to_owned(),
     };
-    let identity = Identity::of(&fd).at(destination)?;
+    let identity = Identity::of(&fd).map_err(|_| unknown())?;
     let mut record = records.find(&identity).ok_or_else(unknown)?;
     let held = record.commits();
     if record.is_finished && held == [*commit] {
@@ -96,6 +97,10 @@ impl Job<'_> {
         // In descending order, what is in a directory comes before it.
         removed.sort_unstable_by(|a, b| b.cmp(a));
         removed.dedup();
+        let mut above: Vec<&str> = removed.iter().map(|path| split(path).0).collect();
+        above.sort_unstable();
+        above.dedup();
+        above.into_iter().for_each(|dir| self.make_writable(dir));
         for path in removed {
             self.remove_unless(path, None)?;
         }
@@ -126,7 +131,10 @@ impl Job<'_> {
         let (above, name) = split(path);
         let dir = match self.root.open_dir(above) {
             // What is above may be gone already, or be something else now.
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+                    || e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) =>
+            {
                 return Ok(());
             }
             other => other.at(at())?,

@@ -60,7 +60,11 @@ impl Output {
 
     /// A file that will replace whatever has this name in a directory.
     pub fn replacing(dir: OwnedFd, name: &str) -> io::Result<Self> {
-        let temporary = temporary(name);
+        Self::replacing_as(dir, name, temporary(name))
+    }
+
+    /// The same, under another name until it is whole.
+    pub fn replacing_as(dir: OwnedFd, name: &str, temporary: String) -> io::Result<Self> {
         let open = || rustix::fs::openat(&dir, &temporary, NEW, Mode::RUSR | Mode::WUSR);
         let fd = match open() {
             // What a killed process left behind.
@@ -205,7 +209,9 @@ pub(super) fn stays(job: &Job<'_>, row: Row, path: &str) -> Result<bool> {
         Existing::Resume => {
             let dir = job.root.open_dir(above).at(at())?;
             let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at(at())?;
-            is_whole(&stat, object, job.options)
+            // A copy shares nothing with other checkouts.
+            let is_own = job.options.hard_links || stat.st_nlink == 1;
+            is_own && is_whole(&stat, object, job.options)
         }
     };
     if stays {

@@ -22,6 +22,8 @@ use crate::sketch::{FEATURES, Sketch, SketchBuilder};
 const MIN_ALIKE: u64 = 4 << 10;
 /// Files with fewer features in common are strangers.
 const MIN_COMMON: usize = 4;
+/// What more files than this have says nothing about any of them.
+const COMMON: usize = 256;
 /// Added files that are compared with a removed one, those closest in size.
 const NEAR: usize = 16;
 /// Bytes of removed files, and of added ones for each of them, that are read at most.
@@ -207,7 +209,12 @@ impl<'r> Search<'r> {
         for (removed, info, sketch) in &removed {
             let mut common: HashMap<usize, usize> = HashMap::new();
             for feature in sketch.features() {
-                for number in by_feature.get(feature).into_iter().flatten() {
+                for number in by_feature
+                    .get(feature)
+                    .filter(|all| all.len() <= COMMON)
+                    .into_iter()
+                    .flatten()
+                {
                     *common.entry(*number).or_default() += 1;
                 }
             }

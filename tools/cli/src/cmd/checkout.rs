@@ -45,7 +45,8 @@ pub struct Args {
     #[arg(long)]
     allow_noent: bool,
     /// Make files hard links to whole files in the repository's cache; what writes to one of them in
-    /// place changes it in all checkouts made so, but not in later ones
+    /// place changes it in all checkouts made so; in later ones, too, if it sets the modification
+    /// time back to 0
     #[arg(long, short = 'H')]
     require_hardlinks: bool,
     /// Accepted because ostree has it: without -H, files are always copies
