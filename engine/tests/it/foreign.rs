@@ -326,7 +326,7 @@ const CASES: &[Case] = &[
     (
         "a huge header",
         |f| content(f, &[0xff; 64]),
-        "more than the limit of 16777216",
+        "more than the limit of 1048576",
     ),
     (
         "a mode of a device",
