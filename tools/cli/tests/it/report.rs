@@ -12,6 +12,7 @@ fn browse(env: &Env, width: u32) -> Option<(String, String)> {
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
+            "--disable-dev-shm-usage",
             "--enable-logging=stderr",
         ])
         .arg(format!("--user-data-dir={}", env.path("browser").display()))
