@@ -165,8 +165,7 @@ impl Bench {
         let mut command = self.grove("mount");
         command.arg("--private").arg(self.commit.to_string()).arg(&dir);
         rows.add("mount", "grove", run_measured(&mut command)?);
-        let mut command = self.grove("umount");
-        run_measured(command.arg(&dir))?;
+        mounted::unmount(&dir)?;
 
         let mut command = self.grove("mount");
         command.arg("--foreground").arg(self.commit.to_string()).arg(&dir);

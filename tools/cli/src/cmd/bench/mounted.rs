@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use grove_engine::error::IoResultExt;
-use grove_fusefs::{Umount, umount};
+use grove_fusefs::{MountError, Umount, umount};
 use nix::sys::resource::UsageWho;
 
 use super::failed;
@@ -20,6 +20,8 @@ const FUSE: i64 = 0x6573_5546;
 const POLL: Duration = Duration::from_millis(1);
 /// Longer than the image of any commit takes to be made.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a mount may be in use after the last thing that was done there.
+const BUSY: Duration = Duration::from_secs(10);
 /// Clock ticks of /proc/PID/stat in a second, on every architecture that Linux has today.
 const TICKS: f64 = 100.0;
 
@@ -92,7 +94,7 @@ impl Mounted {
 
     /// Unmounts, and waits for the server.
     pub(super) fn end(mut self) -> Result<()> {
-        umount(&self.dir, Umount::Unused)?;
+        unmount(&self.dir)?;
         self.server.wait().at("the server of the mount")?;
         Ok(())
     }
@@ -103,6 +105,17 @@ impl Drop for Mounted {
         if matches!(self.server.try_wait(), Ok(None)) {
             drop(umount(&self.dir, Umount::Lazy));
             drop(self.server.wait());
+        }
+    }
+}
+
+/// Unmounts. Whoever looks at all mounts of the machine is in this one for a moment, too.
+pub(super) fn unmount(dir: &Path) -> Result<()> {
+    let end = Instant::now() + BUSY;
+    loop {
+        match umount(dir, Umount::Unused) {
+            Err(MountError::Busy { .. }) if Instant::now() < end => thread::sleep(BUSY / 500),
+            other => return Ok(other?),
         }
     }
 }
