@@ -85,35 +85,6 @@ fn what_the_kernel_was_not_told_of_is_not_pushed() {
 }
 
 #[test]
-fn two_reads_in_a_directory_bring_the_next_files_of_it() {
-    need_mounts!();
-    let fixture = Fixture::new();
-    let content = |n: usize| noise(150_000 + n);
-    // Too large to be stored many to a block.
-    let files: Vec<PathBuf> = (0..20)
-        .map(|n| {
-            let path = format!("dir/{n:02}");
-            fixture.write(&path, &content(n));
-            fixture.mnt().join(path)
-        })
-        .collect();
-    let mounted = fixture.mounted();
-    walk(&fixture);
-    let read = |n: usize| assert!(fs::read(&files[n]).unwrap() == content(n), "file {n}");
-    (0..2).for_each(read);
-    // A window of 1 MiB, of which the first file is left out.
-    let pushed = || mounted.stats().data.pushed_files;
-    wait_until("the window is pushed", || pushed() == 7);
-    let before = mounted.stats().requests();
-    (3..10).for_each(read);
-    assert_eq!(mounted.stats().requests(), before);
-    read(2);
-    wait_until("the next window is pushed", || pushed() > 7);
-    (10..20).for_each(read);
-    assert_eq!(*fixture.told.lock().unwrap(), Vec::<String>::new());
-}
-
-#[test]
 fn files_with_one_content_are_all_pushed_and_keep_their_own_metadata() {
     need_mounts!();
     let (fixture, files) = filled();
