@@ -54,7 +54,11 @@ impl FileHeader {
     /// # Errors
     /// [`DecodeError`] if the bytes are not in normal form or [`check`](Self::check) fails.
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut tuple = Tuple::new(Part::whole(bytes), 1)?;
+        Self::read(Tuple::new(Part::whole(bytes), 1)?)
+    }
+
+    /// What both kinds of header end with.
+    fn read(mut tuple: Tuple<'_>) -> Result<Self, DecodeError> {
         let (uid, gid, mode) = (tuple.u32_be()?, tuple.u32_be()?, tuple.u32_be()?);
         let rdev = tuple.u32_be()?;
         let symlink_target = tuple.variable(1)?.text()?.as_bytes().to_vec();
@@ -81,21 +85,7 @@ impl FileHeader {
     pub fn parse_archive(bytes: &[u8]) -> Result<(Self, u64), DecodeError> {
         let mut tuple = Tuple::new(Part::whole(bytes), 1)?;
         let size = u64::from_be_bytes(tuple.fixed(8, 8)?.array()?);
-        let (uid, gid, mode) = (tuple.u32_be()?, tuple.u32_be()?, tuple.u32_be()?);
-        let rdev = tuple.u32_be()?;
-        let symlink_target = tuple.variable(1)?.text()?.as_bytes().to_vec();
-        let xattrs = Xattrs::read(tuple.last(1)?)?;
-        if rdev != 0 {
-            return Err(DecodeError::Rule("a file has a device number"));
-        }
-        let header = Self {
-            uid,
-            gid,
-            mode,
-            symlink_target,
-            xattrs,
-        };
-        header.check()?;
+        let header = Self::read(tuple)?;
         if header.is_symlink() && size > 0 {
             return Err(DecodeError::Rule("a symbolic link has content"));
         }
