@@ -3,6 +3,7 @@
 //! It takes the same memory whatever it is asked to hold, and is right often enough for what merely
 //! saves work.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bits, as a power of two: a million files leave seven of eight other numbers outside.
@@ -11,22 +12,17 @@ const BITS: u32 = 23;
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Inode numbers, roughly.
+#[derive(Default)]
 pub(crate) struct Seen {
-    words: Box<[AtomicU64]>,
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        let words = 0..1 << (BITS - 6);
-        Self {
-            words: words.map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
+    /// Made when the first number comes: a mount does not wait for it.
+    words: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl Seen {
     /// Puts a number in; says whether it was not there.
     pub(crate) fn insert(&self, number: u64) -> bool {
+        let empty = || (0..1 << (BITS - 6)).map(|_| AtomicU64::new(0)).collect();
+        self.words.get_or_init(empty);
         let (word, bit) = self.at(number);
         word.is_some_and(|word| word.fetch_or(bit, Relaxed) & bit == 0)
     }
@@ -47,14 +43,16 @@ impl Seen {
 
     /// Takes all out.
     pub(crate) fn clear(&self) {
-        for word in &self.words {
+        for word in self.words.get().into_iter().flatten() {
             word.store(0, Relaxed);
         }
     }
 
     fn at(&self, number: u64) -> (Option<&AtomicU64>, u64) {
         let place = number.wrapping_mul(SPREAD) >> (64 - BITS);
-        (self.words.get(place as usize / 64), 1 << (place % 64))
+        let words = self.words.get();
+        let word = words.and_then(|words| words.get(place as usize / 64));
+        (word, 1 << (place % 64))
     }
 }
 

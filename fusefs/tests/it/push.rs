@@ -85,6 +85,39 @@ fn what_the_kernel_was_not_told_of_is_not_pushed() {
 }
 
 #[test]
+fn files_of_a_directory_that_is_being_read_are_not_all_asked_for() {
+    need_mounts!();
+    let fixture = Fixture::new();
+    // Too large to be stored many to a block.
+    let content = |n: usize| noise(150_000 + n);
+    let files: Vec<PathBuf> = (0..20)
+        .map(|n| {
+            let path = format!("dir/{n:02}");
+            fixture.write(&path, &content(n));
+            fixture.mnt().join(path)
+        })
+        .collect();
+    let id = fixture.commit("main");
+    let reads_with = |push: bool| {
+        let mounted = fixture.mount_with(id, |options| options.push = push);
+        walk(&fixture);
+        for (n, file) in files.iter().enumerate() {
+            assert!(fs::read(file).unwrap() == content(n), "file {n}");
+            if n == 1 && push {
+                let pushed = || mounted.stats().data.pushed_files;
+                wait_until("something is pushed", || pushed() > 0);
+            }
+        }
+        let reads = mounted.stats().read;
+        crate::support::end(mounted);
+        reads
+    };
+    let (with, without) = (reads_with(true), reads_with(false));
+    assert!(with < without, "{with} reads with push, {without} without");
+    assert_eq!(*fixture.told.lock().unwrap(), Vec::<String>::new());
+}
+
+#[test]
 fn files_with_one_content_are_all_pushed_and_keep_their_own_metadata() {
     need_mounts!();
     let (fixture, files) = filled();
