@@ -8,9 +8,11 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::beneath::{Root, split};
+use super::job::Job;
+use super::place::{Place, hold};
 use super::plan::Plan;
 use super::record::{Identity, Records};
-use super::{CheckoutOptions, CheckoutReport, Existing, Job, Place};
+use super::{CheckoutOptions, CheckoutReport, Existing};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectId;
 use crate::monitor::Monitor;
@@ -34,7 +36,7 @@ pub fn update(
     monitor: &dyn Monitor,
 ) -> Result<CheckoutReport> {
     let fd = std::fs::File::open(destination).at(destination)?;
-    super::hold(&fd, destination)?;
+    hold(&fd, destination)?;
     let records = Records::new(repo);
     let unknown = || Error::UnknownCheckout {
         path: destination.to_owned(),

@@ -13,8 +13,9 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::beneath::split;
+use super::job::Job;
 use super::plan::Row;
-use super::{CheckoutOptions, Durability, Existing, Job};
+use super::{CheckoutOptions, Durability, Existing};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectKind;
 use crate::object::{DirMeta, FileHeader, FileObject, Xattrs};
