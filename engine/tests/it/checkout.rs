@@ -273,3 +273,26 @@ fn the_root_gets_the_metadata_of_the_commit() {
     let stat = fs::metadata(scene.path("a")).unwrap();
     assert_eq!((stat.mtime(), stat.mode() & 0o7777), (0, 0o755));
 }
+
+#[test]
+fn an_update_reads_each_listing_once_however_much_in_it_has_changed() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let repo = Repository::init(&at("repo")).unwrap();
+    let commits = ["old", "new"].map(|version| {
+        for n in 0..400 {
+            write(
+                &at("tree"),
+                &format!("usr/share/{n}"),
+                format!("{version} {n}").as_bytes(),
+            );
+        }
+        commit_dir(&repo, "os", &at("tree")).unwrap().0
+    });
+    checkout(&repo, &commits[0], &at("out"), &options(), &Silent).unwrap();
+    let repo = Repository::open(&at("repo")).unwrap();
+    update(&repo, &commits[1], &at("out"), &options(), &Silent).unwrap();
+    let counts = repo.cache_counts();
+    assert!(counts.hits + counts.misses < 200, "{counts:?}");
+    assert_eq!(list_dir(&at("out")), list_dir(&at("tree")));
+}

@@ -9,9 +9,9 @@ use super::beneath::split;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::Monitor;
-use crate::object::{DirMeta, FileObject};
+use crate::object::{DirMeta, Dirtree, FileObject};
 use crate::ops::diff::{ChangeKind, DiffReport};
-use crate::ops::ls::{Node, resolve_path};
+use crate::ops::ls::Node;
 use crate::repo::Repository;
 use crate::tree::check_depth;
 
@@ -116,6 +116,7 @@ impl Plan {
     pub fn of_changes(repo: &Repository, root: Node, reports: &[DiffReport]) -> Result<Self> {
         let mut plan = Self::default();
         let mut ids = Vec::new();
+        let mut listings = Listings::new(repo, root);
         let mut dirs: BTreeMap<String, DirRow> = BTreeMap::new();
         let mut no_dirs: HashSet<String> = HashSet::new();
         // Comparisons leave out the root's own metadata.
@@ -133,7 +134,7 @@ impl Plan {
                 no_dirs.insert(path.to_owned());
                 continue;
             }
-            match resolve_path(repo, root, &change.path)? {
+            match listings.get(path)? {
                 Node::File(id) => {
                     above
                         .files
@@ -153,7 +154,7 @@ impl Plan {
         for mut dir in dirs {
             let path = format!("/{}", dir.path);
             if dir.meta.is_none()
-                && let Node::Dir { meta, .. } = resolve_path(repo, root, &path)?
+                && let Node::Dir { meta, .. } = listings.get(&dir.path)?
             {
                 dir.meta = Some(plan.meta(repo, &meta, &path)?);
             }
@@ -225,6 +226,64 @@ impl Plan {
     pub fn path(&self, row: Row) -> String {
         let dir = &self.dirs[row.dir as usize];
         dir.child(&dir.files[row.file as usize].0)
+    }
+}
+
+/// The directories of a tree by path, each read once: many changes lie in one directory.
+struct Listings<'r> {
+    repo: &'r Repository,
+    root: Node,
+    /// `None` for what is no directory.
+    known: HashMap<String, Option<Arc<Dirtree>>>,
+}
+
+impl<'r> Listings<'r> {
+    fn new(repo: &'r Repository, root: Node) -> Self {
+        Self {
+            repo,
+            root,
+            known: HashMap::new(),
+        }
+    }
+
+    /// What is at a path, which has no leading `/`.
+    fn get(&mut self, path: &str) -> Result<Node> {
+        self.find(path)?.ok_or_else(|| Error::PathNotFound {
+            path: format!("/{path}"),
+        })
+    }
+
+    fn find(&mut self, path: &str) -> Result<Option<Node>> {
+        if path.is_empty() {
+            return Ok(Some(self.root));
+        }
+        let (above, name) = split(path);
+        let Some(listing) = self.listing(above)? else {
+            return Ok(None);
+        };
+        Ok(match (listing.dir(name), listing.file(name)) {
+            (Some(dir), _) => Some(Node::Dir {
+                tree: dir.tree,
+                meta: dir.meta,
+            }),
+            (None, file) => file.copied().map(Node::File),
+        })
+    }
+
+    fn listing(&mut self, path: &str) -> Result<Option<Arc<Dirtree>>> {
+        if let Some(known) = self.known.get(path) {
+            return Ok(known.clone());
+        }
+        let listing = match self.find(path)? {
+            Some(Node::Dir { tree, .. }) => {
+                let listing = self.repo.dirtree(&tree);
+                let path = format!("/{path}");
+                Some(listing.map_err(|e| e.hitting(&path, ObjectKind::Dirtree, &tree))?)
+            }
+            _ => None,
+        };
+        self.known.insert(path.to_owned(), listing.clone());
+        Ok(listing)
     }
 }
 
