@@ -1,6 +1,8 @@
 //! Many payloads in the order in which they are stored: each block is decoded once, and past the
 //! cache, however many of its entries are wanted.
 
+use std::cmp::Reverse;
+
 use rayon::prelude::*;
 
 use super::Store;
@@ -25,6 +27,8 @@ struct Wanted {
     at: Option<Location>,
     /// Whether it is one entry of a block that holds others.
     is_small: bool,
+    /// Whether there are no parts of it.
+    by_recipe: bool,
 }
 
 impl Wanted {
@@ -37,8 +41,8 @@ impl Wanted {
 pub(crate) type Take<'t> = &'t mut dyn FnMut(usize, u64, &[u8]) -> Result<()>;
 
 impl Store {
-    /// Groups payloads and orders the groups as they are stored. Large payloads come first: they
-    /// take longest.
+    /// Groups payloads and orders the groups as they are stored. What takes longest comes first:
+    /// payloads that are made by a recipe, from the largest on, then other large ones.
     pub(crate) fn in_pack_order(&self, pieces: &[Piece]) -> Vec<ReadGroup> {
         let index = self.index();
         let find = |key| index.get(&key).ok().flatten();
@@ -47,16 +51,21 @@ impl Store {
             .enumerate()
             .map(|(number, piece)| {
                 let part = find(part_key(&piece.id, 0));
-                let at = part.or_else(|| find(recipe_key(&piece.id)));
                 let is_small = part.is_some() && piece.size <= GROUPED_MAX;
+                let by_recipe = part.is_none();
                 Wanted {
                     number,
-                    at,
+                    at: part.or_else(|| find(recipe_key(&piece.id))),
                     is_small,
+                    by_recipe,
                 }
             })
             .collect();
-        wanted.par_sort_unstable_by_key(|one| (one.is_small, one.block(), one.number));
+        let turn = |one: &Wanted| match (one.by_recipe, one.is_small) {
+            (true, _) => (0, Reverse(pieces[one.number].size)),
+            (false, small) => (1 + u8::from(small), Reverse(0)),
+        };
+        wanted.par_sort_unstable_by_key(|one| (turn(one), one.block(), one.number));
         let same = |a: &Wanted, b: &Wanted| a.is_small && b.is_small && a.block() == b.block();
         let groups = wanted.chunk_by(same);
         groups
@@ -134,8 +143,22 @@ impl Store {
         });
     }
 
-    /// Reads a payload extent by extent.
+    /// Reads all of a payload; what takes long to make, by way of a plain copy in the cache: the next
+    /// one who wants it finds it there.
     fn read_whole(&self, piece: Piece, number: usize, take: Take<'_>) -> Result<()> {
+        let take = &mut |at, bytes: &[u8]| take(number, at, bytes);
+        match self.copy_of_slow(piece)? {
+            Some(copy) => copy.read_all(piece.size, take),
+            None => self.read_parts(piece, take),
+        }
+    }
+
+    /// Reads a payload extent by extent, each time with where the bytes begin.
+    pub(super) fn read_parts(
+        &self,
+        piece: Piece,
+        take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let step = match piece.size {
             small if small <= GROUPED_MAX => small,
             large => extent_size(large).min(large),
@@ -145,11 +168,7 @@ impl Store {
         while offset < piece.size {
             let n = self.read_payload(&piece.id, piece.size, offset, &mut buffer)?;
             let bytes = buffer.get(..n).filter(|bytes| !bytes.is_empty());
-            take(
-                number,
-                offset,
-                bytes.ok_or(Error::MissingPayload { id: piece.id })?,
-            )?;
+            take(offset, bytes.ok_or(Error::MissingPayload { id: piece.id })?)?;
             offset += n as u64;
         }
         Ok(())

@@ -280,6 +280,22 @@ impl Store {
         n
     }
 
+    /// All bytes of a payload that is made by recompression, without keeping them; `None` for others.
+    pub(super) fn recompressed(&self, of: Piece) -> Result<Option<Vec<u8>>> {
+        if self.locate(&part_key(&of.id, 0))?.is_some() {
+            return Ok(None);
+        }
+        let Some((_, found)) = self.get_stored(&recipe_key(&of.id))? else {
+            return Ok(None);
+        };
+        match Recipe::decode(found.bytes()) {
+            Ok(Recipe::Recode { plain, how }) => self
+                .recompress(of, plain, how, Way::OUTERMOST.deeper())
+                .map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn recompress(&self, of: Piece, plain: Piece, how: &[u8], way: Way) -> Result<Vec<u8>> {
         let fail = |what: String| self.corrupt(format!("payload {}: {what}", of.id));
         let fits = of.size <= recode::MAX_SIZE && plain.size <= recode::MAX_PLAIN;

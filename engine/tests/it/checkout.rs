@@ -10,7 +10,7 @@ use grove_engine::ops::checkout::{CheckoutOptions, Union, checkout, update};
 use grove_engine::{Error, Monitor, ObjectId, Repository, Silent};
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{Listing, commit_dir, list_dir, make_tree, noise};
+use crate::support::{Listing, commit_dir, cpio, list_dir, make_tree, noise};
 
 /// A repository with two versions of a tree, and the listings of both.
 struct Scene {
@@ -272,6 +272,30 @@ fn the_root_gets_the_metadata_of_the_commit() {
     scene.checkout(0, "a", &options()).unwrap();
     let stat = fs::metadata(scene.path("a")).unwrap();
     assert_eq!((stat.mtime(), stat.mode() & 0o7777), (0, 0o755));
+}
+
+#[test]
+fn what_takes_long_to_make_is_made_once_for_all_checkouts() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let archive = cpio(&[("usr/a", &noise(1, 900_000)), ("usr/b", &noise(2, 900_000))]);
+    let packed = zstd::bulk::compress(&archive, 3).unwrap();
+    write(&at("tree"), "boot/initrd", &packed);
+    let repo = Repository::init(&at("repo")).unwrap();
+    let id = commit_dir(&repo, "os", &at("tree")).unwrap().0;
+    checkout(&repo, &id, &at("first"), &options(), &Silent).unwrap();
+    let copies: Vec<_> = fs::read_dir(at("repo/cache/plain")).unwrap().collect();
+    let [Ok(copy)] = copies.as_slice() else {
+        panic!("{copies:?}");
+    };
+    assert!(fs::read(copy.path()).unwrap() == packed);
+    let repo = Repository::open(&at("repo")).unwrap();
+    checkout(&repo, &id, &at("second"), &options(), &Silent).unwrap();
+    let decoded = repo.cache_counts().decoded_bytes;
+    assert!(decoded < packed.len() as u64 / 2, "{decoded} bytes");
+    for name in ["first", "second"] {
+        assert_eq!(list_dir(&at(name)), list_dir(&at("tree")), "{name}");
+    }
 }
 
 #[test]

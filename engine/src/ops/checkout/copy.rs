@@ -1,6 +1,6 @@
 //! The contents of files, in the order in which they are stored, so that each block is decoded once.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
@@ -55,7 +55,7 @@ impl Job<'_> {
         let pieces: Vec<Piece> = wanted.iter().map(|rows| rows[0].0).collect();
         let store = self.repo.store();
         let groups = store.in_pack_order(&pieces);
-        groups.par_iter().try_for_each(|group| {
+        in_turn(&groups, |group| {
             let mut large = Large::default();
             let done = store.read_group(&pieces, group, &mut |number, offset, bytes| {
                 self.check_cancelled()?;
@@ -166,4 +166,17 @@ impl Job<'_> {
         self.counters.written_bytes.fetch_add(object.size, Relaxed);
         Ok(())
     }
+}
+
+/// Does all of the work in its order: whichever thread is free takes the next piece. What takes
+/// longest is begun first, so that the rest is done beside it.
+fn in_turn<T: Sync>(work: &[T], act: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let done = rayon::broadcast(|_| {
+        while let Some(one) = work.get(next.fetch_add(1, Relaxed)) {
+            act(one).inspect_err(|_| next.store(work.len(), Relaxed))?;
+        }
+        Ok(())
+    });
+    done.into_iter().collect()
 }
