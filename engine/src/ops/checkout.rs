@@ -87,6 +87,9 @@ pub struct CheckoutReport {
     pub symlinks: u64,
     /// Entries left as they were.
     pub kept: u64,
+    /// Directories and files of an update that were left out, as a directory above them, or that is
+    /// to hold them, is none any more.
+    pub left_out: u64,
     /// Bytes of the regular files written.
     pub written_bytes: u64,
 }
@@ -132,6 +135,7 @@ struct Counters {
     linked_files: AtomicU64,
     symlinks: AtomicU64,
     kept: AtomicU64,
+    left_out: AtomicU64,
     written_bytes: AtomicU64,
 }
 
@@ -143,6 +147,7 @@ impl Counters {
             linked_files: self.linked_files.load(Relaxed),
             symlinks: self.symlinks.load(Relaxed),
             kept: self.kept.load(Relaxed),
+            left_out: self.left_out.load(Relaxed),
             written_bytes: self.written_bytes.load(Relaxed),
         }
     }

@@ -320,3 +320,70 @@ fn an_update_reads_each_listing_once_however_much_in_it_has_changed() {
     assert!(counts.hits + counts.misses < 200, "{counts:?}");
     assert_eq!(list_dir(&at("out")), list_dir(&at("tree")));
 }
+
+/// Remembers what it was told.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Monitor for Told {
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+#[test]
+fn an_update_never_writes_through_a_link_that_took_the_place_of_a_directory() {
+    let scene = Scene::new();
+    let out = scene.path("out");
+    scene.checkout(0, "out", &options()).unwrap();
+    // Of one entries change, of the other the mode.
+    let links = ["large", "private"];
+    for name in links {
+        let elsewhere = scene.path(&format!("elsewhere-{name}"));
+        fs::rename(out.join(name), &elsewhere).unwrap();
+        symlink(&elsewhere, out.join(name)).unwrap();
+    }
+    let elsewhere = links.map(|name| list_dir(&scene.path(&format!("elsewhere-{name}"))));
+    let monitor = Told::default();
+    let update = |version: usize, monitor: &dyn Monitor| {
+        update(
+            &scene.repo,
+            &scene.commits[version],
+            &out,
+            &options(),
+            monitor,
+        )
+        .unwrap()
+    };
+    assert_eq!(update(1, &monitor).left_out, 3);
+    let mut told = monitor.0.into_inner().unwrap();
+    told.sort();
+    assert!(
+        told[0].starts_with("/large is no directory any more"),
+        "{told:?}"
+    );
+    assert!(told[1].starts_with("/private is no directory"), "{told:?}");
+    for (name, before) in links.iter().zip(&elsewhere) {
+        assert!(fs::symlink_metadata(out.join(name)).unwrap().is_symlink());
+        assert_eq!(list_dir(&scene.path(&format!("elsewhere-{name}"))), *before);
+    }
+    let rest = |listing: &Listing| -> Listing {
+        let of_link = |path: &str| {
+            links
+                .iter()
+                .any(|name| path.starts_with(&format!("/{name}")))
+        };
+        let rest = listing.iter().filter(|(path, _)| !of_link(path));
+        rest.map(|(path, what)| (path.clone(), what.clone()))
+            .collect()
+    };
+    assert_eq!(rest(&list_dir(&out)), rest(&scene.listings[1]));
+    // Once the directory is back, later updates change it again.
+    fs::remove_file(out.join("private")).unwrap();
+    fs::create_dir(out.join("private")).unwrap();
+    update(0, &Silent);
+    assert_eq!(
+        fs::metadata(out.join("private")).unwrap().mode() & 0o7777,
+        0o1777
+    );
+}

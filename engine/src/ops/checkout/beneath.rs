@@ -72,6 +72,12 @@ impl Root {
     }
 }
 
+/// Whether something is in the way of a path that is no directory.
+pub(super) fn is_no_dir(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotADirectory
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
 /// The path of the directory that a path is in, and its name there.
 pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))

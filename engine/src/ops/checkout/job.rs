@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::beneath::{Root, split};
+use super::beneath::{Root, is_no_dir, split};
 use super::copy::Target;
 use super::links::Links;
 use super::place::Place;
@@ -31,6 +31,8 @@ pub(super) struct Job<'r> {
     pub(super) plan: Plan,
     /// Which directories get their metadata in the end.
     is_new: Vec<AtomicBool>,
+    /// Which directories are none any more, or below such ones: an update leaves them alone.
+    is_left: Vec<AtomicBool>,
     pub(super) links: Option<Links>,
     /// Whether the destination's file system may share extents of files.
     pub(super) can_clone: AtomicBool,
@@ -63,6 +65,9 @@ impl<'r> Job<'r> {
             destination: place.destination,
             root: place.root,
             existing: place.existing,
+            is_left: (0..plan.dirs.len())
+                .map(|_| AtomicBool::new(false))
+                .collect(),
             plan,
             is_new,
             links,
@@ -133,7 +138,10 @@ impl<'r> Job<'r> {
         let passes = self.existing == Existing::Update && !row.path.is_empty();
         if row.make || passes {
             let (above, name) = split(&row.path);
-            let above = self.root.open_dir(above).at(os_path())?;
+            let above = match self.root.open_dir(above) {
+                Err(error) if passes && is_no_dir(&error) => return Ok(self.leave(at)),
+                other => other.at(os_path())?,
+            };
             match rustix::fs::mkdirat(&above, name, Mode::RWXU) {
                 Ok(()) => {
                     self.is_new[at].store(true, Relaxed);
@@ -143,7 +151,16 @@ impl<'r> Job<'r> {
                 other => other.at(os_path())?,
             }
         }
-        let dir = self.root.open_dir(&row.path).at(os_path())?;
+        let dir = match self.root.open_dir(&row.path) {
+            Err(error) if passes && !row.make && is_no_dir(&error) => {
+                self.monitor.warn(&format!(
+                    "/{} is no directory any more: it stays, and what has changed below it is left out",
+                    row.path
+                ));
+                return Ok(self.leave(at));
+            }
+            other => other.at(os_path())?,
+        };
         if self.existing == Existing::Resume {
             // It may have got its final permissions already; if they stay, the next step tells.
             let _ = rustix::fs::fchmod(&dir, Mode::RWXU);
@@ -170,11 +187,21 @@ impl<'r> Job<'r> {
         Ok(waiting)
     }
 
+    /// Leaves a directory and what is to be in it as it is.
+    fn leave(&self, at: usize) -> Vec<Row> {
+        self.is_left[at].store(true, Relaxed);
+        let files = self.plan.dirs[at].files.len() as u64;
+        self.counters.left_out.fetch_add(1 + files, Relaxed);
+        self.monitor.advance(Phase::Checkout, files);
+        Vec::new()
+    }
+
     /// Sets the metadata of directories, from the deepest up: one above may then not be entered any
     /// more.
     fn finish_directories(&self) -> Result<()> {
-        for (row, is_new) in self.plan.dirs.iter().zip(&self.is_new).rev() {
-            let Some(meta) = row.meta.as_ref().filter(|_| is_new.load(Relaxed)) else {
+        for (at, row) in self.plan.dirs.iter().enumerate().rev() {
+            let sets = self.is_new[at].load(Relaxed) && !self.is_left[at].load(Relaxed);
+            let Some(meta) = row.meta.as_ref().filter(|_| sets) else {
                 continue;
             };
             let dir = self.root.open_dir(&row.path).at(self.os_path(&row.path))?;

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::beneath::split;
+use super::update::Compared;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::Monitor;
 use crate::object::{DirMeta, Dirtree, FileObject};
-use crate::ops::diff::{ChangeKind, DiffReport};
+use crate::ops::diff::ChangeKind;
 use crate::ops::ls::Node;
 use crate::repo::Repository;
 use crate::tree::check_depth;
@@ -30,7 +31,7 @@ pub(super) struct DirRow {
     /// From the destination, without leading `/`; the destination itself is empty.
     pub path: String,
     pub depth: usize,
-    /// Whether it is to be made.
+    /// Whether it is new: what else has its name gives way.
     pub make: bool,
     /// Set when everything in it is written.
     pub meta: Option<Arc<DirMeta>>,
@@ -113,7 +114,7 @@ impl Plan {
 
     /// What comparisons say is new or different in their second tree, the directory `root`, and the
     /// directories that have got or lost entries.
-    pub fn of_changes(repo: &Repository, root: Node, reports: &[DiffReport]) -> Result<Self> {
+    pub fn of_changes(repo: &Repository, root: Node, compared: &[Compared]) -> Result<Self> {
         let mut plan = Self::default();
         let mut ids = Vec::new();
         let mut listings = Listings::new(repo, root);
@@ -121,7 +122,14 @@ impl Plan {
         let mut no_dirs: HashSet<String> = HashSet::new();
         // Comparisons leave out the root's own metadata.
         row(&mut dirs, "");
-        for change in reports.iter().flat_map(DiffReport::iter) {
+        let changes = compared.iter().enumerate();
+        let changes =
+            changes.flat_map(|(at, one)| one.report.iter().map(move |change| (at, change)));
+        let mut olds: Vec<Listings<'_>> = compared
+            .iter()
+            .map(|one| Listings::new(repo, one.old))
+            .collect();
+        for (at, change) in changes {
             let path = change.path.trim_start_matches('/');
             let (above, name) = split(path);
             let mut up = above;
@@ -143,7 +151,7 @@ impl Plan {
                 }
                 Node::Dir { meta, .. } => {
                     let dir = row(&mut dirs, path);
-                    dir.make = true;
+                    dir.make |= !matches!(olds[at].find(path)?, Some(Node::Dir { .. }));
                     dir.meta = Some(plan.meta(repo, &meta, &change.path)?);
                 }
             }

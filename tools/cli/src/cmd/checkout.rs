@@ -53,7 +53,8 @@ pub struct Args {
     #[arg(long, short = 'C', conflicts_with = "require_hardlinks")]
     force_copy: bool,
     /// Change a directory that this repository checked out to hold REV, touching only what differs;
-    /// what else was done to it stays
+    /// what else was done to it stays. A directory that was replaced, by a link for example, stays
+    /// replaced: what has changed below it is left out, and told
     #[arg(long, conflicts_with_all = ["overlay", "user_mode", "subpath", "require_hardlinks"])]
     update: bool,
     /// Make the result durable before returning: 'each' file on its own, or the whole file system
@@ -108,9 +109,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 fn tell(globals: &Globals, report: CheckoutReport) {
     if globals.verbose {
-        let CheckoutReport { dirs, files, linked_files, symlinks, kept, written_bytes } = report;
+        let CheckoutReport { dirs, files, linked_files, symlinks, kept, left_out, written_bytes } =
+            report;
         eprintln!(
-            "{dirs} directories, {}, {}, {}, {} written, {kept} kept",
+            "{dirs} directories, {}, {}, {}, {} written, {kept} kept, {left_out} left out",
             ui::count(files, "file"),
             ui::count(linked_files, "hard link"),
             ui::count(symlinks, "symbolic link"),
