@@ -54,7 +54,8 @@ pub enum Durability {
     None,
     /// The file system of the destination.
     FileSystem,
-    /// Each file and directory: slow, but waits for no writes of others.
+    /// Each file and directory: slow, but waits for no writes of others. Files that were there
+    /// already, from an interrupted run or in the cache of hard links, are no exception.
     Each,
 }
 
@@ -90,6 +91,9 @@ pub struct CheckoutReport {
     /// Directories and files of an update that were left out, as a directory above them, or that is
     /// to hold them, is none any more.
     pub left_out: u64,
+    /// Files and directories that were made durable one by one, the directory above the destination
+    /// among them.
+    pub synced: u64,
     /// Bytes of the regular files written.
     pub written_bytes: u64,
 }
@@ -136,6 +140,7 @@ struct Counters {
     symlinks: AtomicU64,
     kept: AtomicU64,
     left_out: AtomicU64,
+    synced: AtomicU64,
     written_bytes: AtomicU64,
 }
 
@@ -148,6 +153,7 @@ impl Counters {
             symlinks: self.symlinks.load(Relaxed),
             kept: self.kept.load(Relaxed),
             left_out: self.left_out.load(Relaxed),
+            synced: self.synced.load(Relaxed),
             written_bytes: self.written_bytes.load(Relaxed),
         }
     }

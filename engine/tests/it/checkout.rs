@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use grove_engine::monitor::Phase;
-use grove_engine::ops::checkout::{CheckoutOptions, Union, checkout, update};
+use grove_engine::ops::checkout::{CheckoutOptions, Durability, Union, checkout, update};
 use grove_engine::{Error, Monitor, ObjectId, Repository, Silent};
 use tempfile::{TempDir, tempdir};
 
@@ -386,4 +386,48 @@ fn an_update_never_writes_through_a_link_that_took_the_place_of_a_directory() {
         fs::metadata(out.join("private")).unwrap().mode() & 0o7777,
         0o1777
     );
+}
+
+#[test]
+fn what_an_interrupted_run_or_the_cache_left_is_made_durable_like_the_rest() {
+    let scene = Scene::new();
+    let id = &scene.commits[0];
+    let each = CheckoutOptions {
+        durability: Durability::Each,
+        ..options()
+    };
+    let listing = &scene.listings[0];
+    let links = ["/usr/link", "/dangling", "/retargeted"];
+    // All but symbolic links, and the directory above.
+    let all = (listing.len() - links.len() + 1) as u64;
+    let stopped = checkout(
+        &scene.repo,
+        id,
+        &scene.path("out"),
+        &options(),
+        &StopAfter::new(20),
+    );
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    let done = checkout(&scene.repo, id, &scene.path("out"), &each, &Silent).unwrap();
+    assert!(done.kept > 0, "{done:?}");
+    assert_eq!(done.synced, all);
+    let linked = |durability| CheckoutOptions {
+        hard_links: true,
+        durability,
+        ..options()
+    };
+    scene
+        .checkout(0, "cached", &linked(Durability::None))
+        .unwrap();
+    let options = linked(Durability::Each);
+    let done = checkout(&scene.repo, id, &scene.path("linked"), &options, &Silent).unwrap();
+    assert_eq!(done.synced, all);
+    // Directories that were there have got new names in them.
+    fs::create_dir_all(scene.path("union/usr")).unwrap();
+    let options = CheckoutOptions {
+        union: Union::Add,
+        ..each
+    };
+    let done = checkout(&scene.repo, id, &scene.path("union"), &options, &Silent).unwrap();
+    assert_eq!(done.synced, all - 1);
 }

@@ -59,6 +59,12 @@ impl Root {
         self.open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
+    /// Opens the directory that this one is in, to make its name durable.
+    pub fn open_above(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, "..", flags, Mode::empty())?)
+    }
+
     fn open_stepwise(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;

@@ -162,6 +162,7 @@ impl Job<'_> {
         done.at(self.os_path(&self.plan.path(row)))?;
         if target == Target::Tree {
             self.counters.files.fetch_add(1, Relaxed);
+            self.count_synced();
         }
         self.counters.written_bytes.fetch_add(object.size, Relaxed);
         Ok(())

@@ -1,6 +1,7 @@
 //! One checkout from beginning to end: directories level by level with links and empty files in them,
 //! the contents, and in the end what directories have of metadata.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -34,6 +35,8 @@ pub(super) struct Job<'r> {
     /// Which directories are none any more, or below such ones: an update leaves them alone.
     is_left: Vec<AtomicBool>,
     pub(super) links: Option<Links>,
+    /// Whether the destination itself was made, by this run or an interrupted one.
+    is_made: bool,
     /// Whether the destination's file system may share extents of files.
     pub(super) can_clone: AtomicBool,
     pub(super) counters: Counters,
@@ -71,6 +74,7 @@ impl<'r> Job<'r> {
             plan,
             is_new,
             links,
+            is_made: place.is_new,
             can_clone: AtomicBool::new(true),
             counters: Counters::default(),
         })
@@ -105,6 +109,11 @@ impl<'r> Job<'r> {
         }
         self.copy(&waiting, Target::Tree)?;
         self.finish_directories()?;
+        if self.is_made && self.options.durability == Durability::Each {
+            // Its name is in the directory above.
+            let above = self.root.open_above().at(self.destination)?;
+            self.sync_dir(above).at(self.destination)?;
+        }
         if self.options.durability == Durability::FileSystem {
             rustix::fs::syncfs(self.root.fd()).at(self.destination)?;
         }
@@ -196,17 +205,35 @@ impl<'r> Job<'r> {
         Vec::new()
     }
 
+    fn sync_dir(&self, dir: impl AsFd) -> io::Result<()> {
+        if self.options.durability == Durability::Each {
+            rustix::fs::fsync(dir)?;
+        }
+        self.count_synced();
+        Ok(())
+    }
+
+    /// Counts something that is durable if each one is to be.
+    pub(super) fn count_synced(&self) {
+        let each = self.options.durability == Durability::Each;
+        self.counters.synced.fetch_add(u64::from(each), Relaxed);
+    }
+
     /// Sets the metadata of directories, from the deepest up: one above may then not be entered any
-    /// more.
+    /// more. What was written into others is made durable, too.
     fn finish_directories(&self) -> Result<()> {
         for (at, row) in self.plan.dirs.iter().enumerate().rev() {
-            let sets = self.is_new[at].load(Relaxed) && !self.is_left[at].load(Relaxed);
-            let Some(meta) = row.meta.as_ref().filter(|_| sets) else {
+            let sets = row.meta.as_ref().filter(|_| self.is_new[at].load(Relaxed));
+            let syncs = self.options.durability == Durability::Each;
+            if self.is_left[at].load(Relaxed) || sets.is_none() && !syncs {
                 continue;
-            };
-            let dir = self.root.open_dir(&row.path).at(self.os_path(&row.path))?;
-            let done = write::finish_dir(dir.as_fd(), meta, self.options);
-            done.at(self.os_path(&row.path))?;
+            }
+            let path = || self.os_path(&row.path);
+            let dir = self.root.open_dir(&row.path).at(path())?;
+            if let Some(meta) = sets {
+                write::finish_dir(dir.as_fd(), meta, self.options).at(path())?;
+            }
+            self.sync_dir(&dir).at(path())?;
         }
         Ok(())
     }

@@ -90,6 +90,7 @@ impl Job<'_> {
             }
         };
         if linked == Linked::Yes {
+            write::sync(self, dir, name).at(at())?;
             self.counters.linked_files.fetch_add(1, Relaxed);
         }
         if matches!(linked, Linked::Yes | Linked::Exists) {

@@ -12,7 +12,7 @@ use super::job::Job;
 use super::place::{Place, hold};
 use super::plan::Plan;
 use super::record::{Identity, Records};
-use super::{CheckoutOptions, CheckoutReport, Existing};
+use super::{CheckoutOptions, CheckoutReport, Durability, Existing};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectId;
 use crate::monitor::Monitor;
@@ -57,6 +57,10 @@ pub fn update(
     let mut record = records.find(&identity).ok_or_else(unknown)?;
     let held = record.commits();
     if record.is_finished && held == [*commit] {
+        if options.durability != Durability::None {
+            // Whoever wrote it need not have done so.
+            rustix::fs::syncfs(&fd).at(destination)?;
+        }
         return Ok(CheckoutReport::default());
     }
     // Of a checkout that never came to its end anything may be missing.

@@ -217,8 +217,32 @@ pub(super) fn stays(job: &Job<'_>, row: Row, path: &str) -> Result<bool> {
     };
     if stays {
         job.counters.kept.fetch_add(1, Relaxed);
+        if !object.header.is_symlink() {
+            let dir = job.root.open_dir(above).at(at())?;
+            sync(job, dir.as_fd(), name).at(at())?;
+        }
     }
     Ok(stays)
+}
+
+/// Makes a file durable that was there already, if each one is to be: whoever wrote it need not have
+/// done so.
+pub(super) fn sync(job: &Job<'_>, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let is_file = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if job.options.durability != Durability::Each
+        || !is_file(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    {
+        return Ok(());
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = |access| rustix::fs::openat(dir, name, flags | access, Mode::empty());
+    let file = match open(OFlags::RDONLY) {
+        Err(Errno::ACCESS) => open(OFlags::WRONLY)?,
+        other => other?,
+    };
+    rustix::fs::fsync(file)?;
+    job.counters.synced.fetch_add(1, Relaxed);
+    Ok(())
 }
 
 /// Whether a regular file looks as it did when it was finished, and was not written to since.
@@ -297,9 +321,6 @@ pub(super) fn finish_dir(
     }
     rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode & 0o7777))?;
     rustix::fs::futimens(fd, &EPOCH)?;
-    if options.durability == Durability::Each {
-        rustix::fs::fsync(fd)?;
-    }
     Ok(())
 }
 

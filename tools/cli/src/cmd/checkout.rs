@@ -109,14 +109,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 fn tell(globals: &Globals, report: CheckoutReport) {
     if globals.verbose {
-        let CheckoutReport { dirs, files, linked_files, symlinks, kept, left_out, written_bytes } =
-            report;
+        let CheckoutReport { dirs, files, linked_files, symlinks, kept, left_out, .. } = report;
         eprintln!(
             "{dirs} directories, {}, {}, {}, {} written, {kept} kept, {left_out} left out",
             ui::count(files, "file"),
             ui::count(linked_files, "hard link"),
             ui::count(symlinks, "symbolic link"),
-            ui::human(written_bytes),
+            ui::human(report.written_bytes),
         );
     }
 }
