@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use self::beneath::split;
 use self::job::Job;
+pub(in crate::ops) use self::links::cached_files;
 use self::place::Place;
 use self::plan::Plan;
 use self::record::Records;

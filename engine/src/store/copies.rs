@@ -33,6 +33,9 @@ const MAX_BYTES: u64 = 8 << 30;
 /// Nor more than this share of what they and the free space are together.
 const SPACE_SHARE: u64 = 4;
 
+/// What names of files end in that are being written.
+const TEMPORARY: &str = ".tmp";
+
 /// Numbers the temporary files of this process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -182,7 +185,7 @@ impl Copies {
         let number = NEXT.fetch_add(1, Relaxed);
         let temporary = self
             .dir
-            .join(format!("{}-{number}.tmp", std::process::id()));
+            .join(format!("{}-{number}{TEMPORARY}", std::process::id()));
         let made = self.make(of, bytes, &temporary);
         let file = made.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         Ok(self.keep(of.id, self.path(&of.id), file))
@@ -264,6 +267,18 @@ impl Copies {
         }
         Ok(())
     }
+}
+
+/// Every file in the cache of copies, with the payload that it is; `None` for what is being written.
+pub(crate) fn cached_copies(repo: &Path) -> Vec<(Option<PayloadId>, PathBuf)> {
+    let entries = fs::read_dir(Copies::new(repo).dir);
+    let named = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let id = name.parse().ok();
+        (id.is_some() || name.ends_with(TEMPORARY)).then(|| (id, entry.path()))
+    };
+    let entries = entries.into_iter().flatten().flatten();
+    entries.filter_map(named).collect()
 }
 
 /// Ends the making of a copy.

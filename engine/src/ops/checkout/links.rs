@@ -5,11 +5,11 @@
 //! so a file is only ever linked if it still looks as it did when it was made, its modification
 //! time above all; one that does not is made anew.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, DirEntry};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::AtFlags;
@@ -22,6 +22,9 @@ use crate::error::{IoResultExt, Result};
 use crate::id::ObjectId;
 use crate::object::FileObject;
 use crate::repo::Repository;
+
+/// What names of files begin with that are being written.
+const TEMPORARY: &str = ".grove-";
 
 /// Numbers the files that this process makes.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -76,7 +79,7 @@ impl Links {
         let dir = self.root.open_dir(&shard).at(&path)?;
         // Two checkouts may make the same file at once.
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        let temporary = format!(".grove-{}-{number}", std::process::id());
+        let temporary = format!("{TEMPORARY}{}-{number}", std::process::id());
         Output::replacing_as(dir, &name, temporary).at(&path)
     }
 
@@ -112,6 +115,28 @@ impl Links {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+/// Every file of the cache, for all kinds of checkout, with the object that it is; `None` for what is
+/// being written. What another user keeps to himself is left out.
+pub(in crate::ops) fn cached_files(repo: &Repository) -> Vec<(Option<ObjectId>, PathBuf)> {
+    let mut found = Vec::new();
+    for (_, kind) in entries(&repo.cache_dir().join("links")) {
+        for (shard, path) in entries(&kind) {
+            let files = entries(&path).into_iter();
+            found.extend(files.filter_map(|(name, path)| {
+                let id = format!("{shard}{name}").parse().ok();
+                (id.is_some() || name.starts_with(TEMPORARY)).then_some((id, path))
+            }));
+        }
+    }
+    found
+}
+
+fn entries(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let named = |entry: DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
+    entries.filter_map(named).collect()
 }
 
 fn place(id: &ObjectId) -> (String, String) {
