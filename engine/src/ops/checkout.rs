@@ -13,6 +13,7 @@ mod links;
 mod place;
 mod plan;
 mod record;
+mod seen;
 mod update;
 mod write;
 
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use self::beneath::split;
 use self::job::Job;
-pub(in crate::ops) use self::links::cached_files;
+pub(in crate::ops) use self::links::{cached_files, forget_files};
 use self::place::Place;
 use self::plan::Plan;
 use self::record::Records;

@@ -294,8 +294,8 @@ impl Drop for Release<'_> {
     }
 }
 
-/// Whether a file is what its name says.
-fn is_copy(file: &File, of: Piece) -> bool {
+/// Whether a file holds a payload and nothing else.
+pub(crate) fn is_copy(file: &File, of: Piece) -> bool {
     if !file
         .metadata()
         .is_ok_and(|meta| meta.is_file() && meta.len() == of.size)

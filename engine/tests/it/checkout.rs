@@ -252,18 +252,34 @@ fn hard_links_share_files_and_never_what_was_written_through_one() {
     fs::write(&tool, noise(77, size)).unwrap();
     let sizes = scene.path("a/usr/sizes/4095");
     fs::set_permissions(&sizes, fs::Permissions::from_mode(0o666)).unwrap();
+    // Nor what a time that was set back hides, whether it is known what the file looked like or not.
+    let set_back = |name: &str| {
+        let path = scene.path(name);
+        let size = fs::metadata(&path).unwrap().len() as usize;
+        fs::write(&path, noise(78, size)).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    set_back("a/usr/sizes/4096");
     scene.checkout(0, "c", &linked).unwrap();
     assert_ne!(inode("a"), inode("c"));
     assert_eq!(list_dir(&scene.path("c")), scene.listings[0]);
     scene.checkout(0, "d", &options()).unwrap();
     assert_eq!(list_dir(&scene.path("d")), scene.listings[0]);
+    set_back("c/usr/sizes/131073");
+    let links = scene.path("repo/cache/links");
+    for kind in fs::read_dir(links).unwrap() {
+        fs::remove_file(kind.unwrap().path().join("seen")).unwrap();
+    }
+    scene.checkout(0, "e", &linked).unwrap();
+    assert_eq!(list_dir(&scene.path("e")), scene.listings[0]);
     // Laid over itself, every name already is the file that it is to be.
     let over = CheckoutOptions {
         union: Union::Overwrite,
         ..linked
     };
-    scene.checkout(0, "c", &over).unwrap();
-    assert_eq!(list_dir(&scene.path("c")), scene.listings[0]);
+    scene.checkout(0, "e", &over).unwrap();
+    assert_eq!(list_dir(&scene.path("e")), scene.listings[0]);
 }
 
 #[test]

@@ -156,10 +156,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    pub(super) fn finish(&self, output: Output, row: Row, target: Target) -> Result<()> {
+    pub(super) fn finish(&self, mut output: Output, row: Row, target: Target) -> Result<()> {
         let object = self.plan.object(row);
-        let done = output.finish(&object.header, self.options);
-        done.at(self.os_path(&self.plan.path(row)))?;
+        let at = || self.os_path(&self.plan.path(row));
+        output.finish(&object.header, self.options).at(at())?;
+        if let (Target::Cache, Some(links)) = (target, &self.links) {
+            links.note(&object.id, &rustix::fs::fstat(&output.file).at(at())?);
+        }
         if target == Target::Tree {
             self.counters.files.fetch_add(1, Relaxed);
             self.count_synced();

@@ -105,7 +105,10 @@ impl<'r> Job<'r> {
         self.monitor.begin(Phase::Checkout, Some(total));
         let mut waiting = self.directories()?;
         if let Some(links) = &self.links {
-            waiting = self.link_all(links, waiting)?;
+            let linked = self.link_all(links, waiting);
+            // Without notes, the next one reads what it links.
+            let _ = links.keep_notes();
+            waiting = linked?;
         }
         self.copy(&waiting, Target::Tree)?;
         self.finish_directories()?;

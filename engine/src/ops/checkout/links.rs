@@ -2,26 +2,36 @@
 //!
 //! They are a cache below `cache/links` of the repository: packs stay the truth, and no checkout needs
 //! them once it is made. Whoever writes to such a file through a checkout changes it in all of them,
-//! so a file is only ever linked if it still looks as it did when it was made, its modification
-//! time above all; one that does not is made anew.
+//! so a file is only ever linked if it still looks as it did when it was made, or reads as it should;
+//! one that does not is made anew.
 
-use std::fs::{DirBuilder, DirEntry};
-use std::io;
+use std::collections::{HashMap, HashSet};
+use std::fs::{DirBuilder, DirEntry, File};
+use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
 
 use super::CheckoutOptions;
 use super::beneath::Root;
+use super::seen::{self, Seen, Since};
 use super::write::{Output, is_whole};
 use crate::error::{IoResultExt, Result};
+use crate::fs::replace_cache_file;
 use crate::id::ObjectId;
 use crate::object::FileObject;
+use crate::pack::recipe::Piece;
 use crate::repo::Repository;
+use crate::store::copies::is_copy;
+use crate::store::lock;
+
+/// Where notes are kept, in the directory of each kind of checkout.
+const SEEN: &str = "seen";
 
 /// What names of files begin with that are being written.
 const TEMPORARY: &str = ".grove-";
@@ -34,6 +44,10 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Links {
     path: PathBuf,
     root: Root,
+    /// What earlier checkouts noted.
+    seen: HashMap<ObjectId, Seen>,
+    /// What this one does.
+    noted: Mutex<HashMap<ObjectId, Seen>>,
 }
 
 /// What became of an attempt to link.
@@ -68,8 +82,28 @@ impl Links {
         let fd: OwnedFd = std::fs::File::open(&path).at(&path)?.into();
         Ok(Self {
             root: Root::new(fd),
+            seen: load(&path.join(SEEN)).unwrap_or_default(),
+            noted: Mutex::default(),
             path,
         })
+    }
+
+    /// Notes what a file looks like that is whole.
+    pub fn note(&self, id: &ObjectId, stat: &Stat) {
+        lock(&self.noted).insert(*id, Seen::of(stat));
+    }
+
+    /// Keeps what was noted, for later checkouts.
+    pub fn keep_notes(&self) -> Result<()> {
+        let noted = std::mem::take(&mut *lock(&self.noted));
+        if noted.is_empty() {
+            return Ok(());
+        }
+        // Others may have kept theirs meanwhile.
+        let path = self.path.join(SEEN);
+        let mut seen = load(&path).unwrap_or_default();
+        seen.extend(noted);
+        store(&path, &seen)
     }
 
     /// Makes a file for an object.
@@ -83,7 +117,7 @@ impl Links {
         Output::replacing_as(dir, &name, temporary).at(&path)
     }
 
-    /// Gives an object's file another name in a directory.
+    /// Gives an object's file another name in a directory. One that is not whole any more is removed.
     pub fn link(
         &self,
         object: &FileObject,
@@ -93,6 +127,13 @@ impl Links {
     ) -> io::Result<Linked> {
         let (shard, own) = place(&object.id);
         let own = format!("{shard}/{own}");
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        match rustix::fs::statat(self.root.fd(), &own, nofollow) {
+            Ok(stat) if self.is_sound(object, &own, &stat, options) => {}
+            Ok(_) => return self.remove(&own),
+            Err(Errno::NOENT) => return Ok(Linked::NotMade),
+            Err(errno) => return Err(errno.into()),
+        }
         match rustix::fs::linkat(self.root.fd(), &own, dir, name, AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(Linked::NotMade),
@@ -100,19 +141,77 @@ impl Links {
             Err(Errno::EXIST) => return Ok(Linked::Exists),
             Err(errno) => return Err(errno.into()),
         }
-        // It is looked at under its new name: nobody can put another one in its place.
-        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let same_xattrs = || {
-            let found = crate::fs::xattr::of_path(&self.path.join(&own));
-            options.user_mode || found.is_ok_and(|found| found == object.header.xattrs)
-        };
-        if is_whole(&stat, object, options) && same_xattrs() {
+        // Once more under its new name: somebody may write to it at this moment.
+        let stat = rustix::fs::statat(dir, name, nofollow)?;
+        if is_whole(&stat, object, options) {
+            self.note(&object.id, &stat);
             return Ok(Linked::Yes);
         }
         rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
-        match rustix::fs::unlinkat(self.root.fd(), &own, AtFlags::empty()) {
+        self.remove(&own)
+    }
+
+    /// Whether a file is what it was made as.
+    fn is_sound(
+        &self,
+        object: &FileObject,
+        own: &str,
+        stat: &Stat,
+        options: &CheckoutOptions,
+    ) -> bool {
+        let now = Seen::of(stat);
+        let noted = lock(&self.noted).get(&object.id).copied();
+        let seen = noted.or_else(|| self.seen.get(&object.id).copied());
+        let since = seen.map_or(Since::Anything, |seen| seen.since(&now));
+        let path = self.path.join(own);
+        let same_xattrs = || {
+            let found = crate::fs::xattr::of_path(&path);
+            options.user_mode || found.is_ok_and(|found| found == object.header.xattrs)
+        };
+        let looks_whole = || is_whole(stat, object, options) && same_xattrs();
+        match since {
+            Since::Nothing => true,
+            Since::Names => looks_whole(),
+            Since::Anything => looks_whole() && has_payload(&path, object),
+        }
+    }
+
+    fn remove(&self, own: &str) -> io::Result<Linked> {
+        match rustix::fs::unlinkat(self.root.fd(), own, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(Linked::NotMade),
             Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Whether a file reads as it should.
+fn has_payload(path: &Path, object: &FileObject) -> bool {
+    let size = object.size;
+    let piece = object.payload.map(|id| Piece { id, size });
+    piece.is_some_and(|piece| File::open(path).is_ok_and(|file| is_copy(&file, piece)))
+}
+
+fn load(path: &Path) -> Option<HashMap<ObjectId, Seen>> {
+    seen::decode(&std::fs::read(path).ok()?)
+}
+
+fn store(path: &Path, seen: &HashMap<ObjectId, Seen>) -> Result<()> {
+    let bytes = seen::encode(seen);
+    replace_cache_file(path, |file| file.write_all(&bytes)).at(path)
+}
+
+/// Forgets what was noted of files that a prune removes.
+pub(in crate::ops) fn forget_files(repo: &Repository, gone: &HashSet<ObjectId>) {
+    for (_, kind) in entries(&repo.cache_dir().join("links")) {
+        let path = kind.join(SEEN);
+        let Some(mut seen) = load(&path) else {
+            continue;
+        };
+        let before = seen.len();
+        seen.retain(|id, _| !gone.contains(id));
+        if seen.len() != before {
+            // A note too many does no harm.
+            let _ = store(&path, &seen);
         }
     }
 }

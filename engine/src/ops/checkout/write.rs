@@ -119,7 +119,7 @@ impl Output {
 
     /// Sets metadata and gives it its name. The modification time comes last: it tells that the file
     /// is whole.
-    pub fn finish(mut self, header: &FileHeader, options: &CheckoutOptions) -> io::Result<()> {
+    pub fn finish(&mut self, header: &FileHeader, options: &CheckoutOptions) -> io::Result<()> {
         if self.ends_in_hole {
             self.file.set_len(self.end)?;
         }

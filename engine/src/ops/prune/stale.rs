@@ -3,6 +3,7 @@
 //! Caches may lose anything at any time, so nothing here waits for writers or readers: a file that
 //! somebody has open stays readable, and one that is missing is made anew.
 
+use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use super::{PruneReport, Work};
 use crate::error::Result;
 use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::Monitor;
-use crate::ops::checkout::cached_files;
+use crate::ops::checkout::{cached_files, forget_files};
 use crate::ops::reach::key;
 use crate::ops::static_delta::{self, DeltaName};
 use crate::pack::EntryKind;
@@ -27,6 +28,8 @@ const ABANDONED: i64 = 24 * 60 * 60;
 #[derive(Debug, Default)]
 pub(super) struct Stale {
     files: Vec<PathBuf>,
+    /// Of which some files are.
+    objects: HashSet<ObjectId>,
     deltas: Vec<DeltaName>,
 }
 
@@ -47,6 +50,9 @@ impl Stale {
                 Some(id) => is_alive(&[key(EntryKind::File, &id)])?,
                 None => !is_abandoned(&path),
             };
+            if !alive {
+                stale.objects.extend(id);
+            }
             stale.add(alive, path, report);
         }
         for (id, path) in cached_copies(work.repo.path()) {
@@ -85,6 +91,7 @@ impl Stale {
                 monitor.warn(&format!("{} stays: {error}", path.display()));
             }
         }
+        forget_files(repo, &self.objects);
         // Somebody may have made a commit anew.
         let is_there = |to: &ObjectId| repo.contains(ObjectKind::Commit, to).unwrap_or(true);
         for name in self.deltas.iter().filter(|name| !is_there(&name.to)) {

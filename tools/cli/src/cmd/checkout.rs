@@ -46,7 +46,7 @@ pub struct Args {
     allow_noent: bool,
     /// Make files hard links to whole files in the repository's cache; what writes to one of them in
     /// place changes it in all checkouts made so; in later ones, too, if it sets the modification
-    /// time back to 0
+    /// time back to 0 and names of the file are added or removed before the next checkout
     #[arg(long, short = 'H')]
     require_hardlinks: bool,
     /// Accepted because ostree has it: without -H, files are always copies
