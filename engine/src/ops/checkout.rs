@@ -6,6 +6,7 @@
 //! the destination cannot redirect a write to somewhere else.
 
 mod beneath;
+mod cloner;
 mod copy;
 mod job;
 mod linker;
@@ -84,6 +85,8 @@ pub struct CheckoutReport {
     pub dirs: u64,
     /// Regular files written.
     pub files: u64,
+    /// Those of them that share their extents with the repository's cache.
+    pub cloned_files: u64,
     /// Regular files that are hard links.
     pub linked_files: u64,
     /// Symbolic links made.
@@ -138,6 +141,7 @@ pub fn checkout(
 struct Counters {
     dirs: AtomicU64,
     files: AtomicU64,
+    cloned_files: AtomicU64,
     linked_files: AtomicU64,
     symlinks: AtomicU64,
     kept: AtomicU64,
@@ -151,6 +155,7 @@ impl Counters {
         CheckoutReport {
             dirs: self.dirs.load(Relaxed),
             files: self.files.load(Relaxed),
+            cloned_files: self.cloned_files.load(Relaxed),
             linked_files: self.linked_files.load(Relaxed),
             symlinks: self.symlinks.load(Relaxed),
             kept: self.kept.load(Relaxed),

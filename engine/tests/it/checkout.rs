@@ -447,3 +447,85 @@ fn what_an_interrupted_run_or_the_cache_left_is_made_durable_like_the_rest() {
     let done = checkout(&scene.repo, id, &scene.path("union"), &options, &Silent).unwrap();
     assert_eq!(done.synced, all - 1);
 }
+
+/// A file system of its own, in an image.
+struct Loop(TempDir);
+
+impl Loop {
+    /// `None` where the machine cannot do that, which it says.
+    fn new() -> Option<Self> {
+        let dir = tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("mounted"));
+        fs::create_dir(&at).unwrap();
+        fs::File::create(&image)
+            .unwrap()
+            .set_len(256 << 20)
+            .unwrap();
+        let run = |program: &str, args: &[&std::ffi::OsStr]| {
+            let done = std::process::Command::new(program).args(args).output();
+            done.is_ok_and(|done| done.status.success())
+        };
+        let made = run("mkfs.btrfs", &["-q".as_ref(), image.as_os_str()]);
+        let options: [&std::ffi::OsStr; 2] = ["-o".as_ref(), "loop".as_ref()];
+        if made
+            && run(
+                "mount",
+                &[&options[..], &[image.as_os_str(), at.as_os_str()]].concat(),
+            )
+        {
+            return Some(Self(dir));
+        }
+        println!("skipped: needs mkfs.btrfs, and the right to mount an image");
+        None
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join("mounted").join(name)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let mut umount = std::process::Command::new("umount");
+        let done = umount.arg("--lazy").arg(self.path("")).status();
+        assert!(done.is_ok_and(|done| done.success()));
+    }
+}
+
+#[test]
+fn copies_share_the_extents_of_cached_files_where_the_file_system_can() {
+    let tree = tempdir().unwrap();
+    let files: u64 = 5;
+    for n in 0..files {
+        write(tree.path(), &format!("lib/{n}"), &noise(n, 100_000));
+    }
+    let linked = CheckoutOptions {
+        hard_links: true,
+        ..options()
+    };
+    let (here, other) = (tempdir().unwrap(), Loop::new());
+    let places = [
+        Some(here.path().to_owned()),
+        other.as_ref().map(|other| other.path("")),
+    ];
+    for (place, can) in places.into_iter().flatten().zip([None, Some(files)]) {
+        let at = |name: &str| place.join(name);
+        let repo = Repository::init(&at("repo")).unwrap();
+        let id = commit_dir(&repo, "os", tree.path()).unwrap().0;
+        checkout(&repo, &id, &at("linked"), &linked, &Silent).unwrap();
+        // What was written to is not what copies are made of.
+        fs::write(at("linked/lib/1"), noise(9, 100_000)).unwrap();
+        let done = checkout(&repo, &id, &at("copied"), &options(), &Silent).unwrap();
+        assert_eq!(done.files, files);
+        if let Some(cloned) = can {
+            assert_eq!(
+                (done.cloned_files, done.written_bytes),
+                (cloned - 1, 100_000)
+            );
+        }
+        assert_eq!(list_dir(&at("copied")), list_dir(tree.path()));
+        fs::write(at("copied/lib/0"), b"mine").unwrap();
+        let linked = fs::read(at("linked/lib/0")).unwrap();
+        assert!(linked == noise(0, 100_000));
+    }
+}

@@ -156,7 +156,16 @@ impl Job<'_> {
         Ok(())
     }
 
-    pub(super) fn finish(&self, mut output: Output, row: Row, target: Target) -> Result<()> {
+    /// Ends a file that was written.
+    pub(super) fn finish(&self, output: Output, row: Row, target: Target) -> Result<()> {
+        self.close(output, row, target)?;
+        let size = self.plan.object(row).size;
+        self.counters.written_bytes.fetch_add(size, Relaxed);
+        Ok(())
+    }
+
+    /// Ends a file, whatever its content came from.
+    pub(super) fn close(&self, mut output: Output, row: Row, target: Target) -> Result<()> {
         let object = self.plan.object(row);
         let at = || self.os_path(&self.plan.path(row));
         output.finish(&object.header, self.options).at(at())?;
@@ -167,7 +176,6 @@ impl Job<'_> {
             self.counters.files.fetch_add(1, Relaxed);
             self.count_synced();
         }
-        self.counters.written_bytes.fetch_add(object.size, Relaxed);
         Ok(())
     }
 }

@@ -109,6 +109,8 @@ impl<'r> Job<'r> {
             // Without notes, the next one reads what it links.
             let _ = links.keep_notes();
             waiting = linked?;
+        } else {
+            waiting = self.clone_all(waiting)?;
         }
         self.copy(&waiting, Target::Tree)?;
         self.finish_directories()?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::CheckoutOptions;
@@ -63,15 +63,16 @@ pub(super) enum Linked {
 }
 
 impl Links {
+    /// The files that are there already.
+    pub fn existing(repo: &Repository, options: &CheckoutOptions) -> Option<Self> {
+        Self::at(directory(repo, options)).ok()
+    }
+
+    /// The files, and a place for more of them.
     pub fn open(repo: &Repository, options: &CheckoutOptions) -> Result<Self> {
-        // Files of one user are not another's to trust, nor their set-user-ID programs anybody's to run.
-        let kind = match options.user_mode {
-            true => format!("user-{}", rustix::process::geteuid().as_raw()),
-            false => "root".to_owned(),
-        };
-        let all = repo.cache_dir().join("links");
-        std::fs::create_dir_all(&all).at(&all)?;
-        let path = all.join(kind);
+        let path = directory(repo, options);
+        let all = path.parent().unwrap_or(&path);
+        std::fs::create_dir_all(all).at(all)?;
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700);
         private.create(&path).at(&path)?;
@@ -79,13 +80,27 @@ impl Links {
             let shard = path.join(format!("{byte:02x}"));
             private.create(&shard).at(&shard)?;
         }
-        let fd: OwnedFd = std::fs::File::open(&path).at(&path)?.into();
+        Self::at(path)
+    }
+
+    fn at(path: PathBuf) -> Result<Self> {
+        let fd: OwnedFd = File::open(&path).at(&path)?.into();
         Ok(Self {
             root: Root::new(fd),
             seen: load(&path.join(SEEN)).unwrap_or_default(),
             noted: Mutex::default(),
             path,
         })
+    }
+
+    /// An object's file, if it is there and whole, to copy from.
+    pub fn source(&self, object: &FileObject, options: &CheckoutOptions) -> Option<File> {
+        let own = own(&object.id);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = self.root.open(&own, flags, Mode::empty()).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        self.is_sound(object, &own, &stat, options)
+            .then(|| file.into())
     }
 
     /// Notes what a file looks like that is whole.
@@ -125,8 +140,7 @@ impl Links {
         name: &str,
         options: &CheckoutOptions,
     ) -> io::Result<Linked> {
-        let (shard, own) = place(&object.id);
-        let own = format!("{shard}/{own}");
+        let own = own(&object.id);
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
         match rustix::fs::statat(self.root.fd(), &own, nofollow) {
             Ok(stat) if self.is_sound(object, &own, &stat, options) => {}
@@ -236,6 +250,22 @@ fn entries(dir: &Path) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let named = |entry: DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
     entries.filter_map(named).collect()
+}
+
+/// Where files for one kind of checkout are.
+fn directory(repo: &Repository, options: &CheckoutOptions) -> PathBuf {
+    // Files of one user are not another's to trust, nor their set-user-ID programs anybody's to run.
+    let kind = match options.user_mode {
+        true => format!("user-{}", rustix::process::geteuid().as_raw()),
+        false => "root".to_owned(),
+    };
+    repo.cache_dir().join("links").join(kind)
+}
+
+/// Where an object's file is, below the directory of its kind.
+fn own(id: &ObjectId) -> String {
+    let (shard, name) = place(id);
+    format!("{shard}/{name}")
 }
 
 fn place(id: &ObjectId) -> (String, String) {
