@@ -14,6 +14,7 @@ mod links;
 mod place;
 mod plan;
 mod record;
+mod replace;
 mod seen;
 mod update;
 mod write;

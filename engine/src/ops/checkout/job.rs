@@ -2,6 +2,7 @@
 //! the contents, and in the end what directories have of metadata.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -128,12 +129,10 @@ impl<'r> Job<'r> {
 
     /// Makes directories, level by level, and in them what needs no contents. Gives the files that do.
     fn directories(&self) -> Result<Vec<Row>> {
-        let numbered: Vec<usize> = (0..self.plan.dirs.len()).collect();
         let waiting = Mutex::new(Vec::new());
-        let depth = |at: &usize| self.plan.dirs[*at].depth;
-        for level in numbered.chunk_by(|a, b| depth(a) == depth(b)) {
-            level.par_iter().try_for_each(|at| {
-                let rows = self.enter(*at)?;
+        for level in self.levels() {
+            level.into_par_iter().try_for_each(|at| {
+                let rows = self.enter(at)?;
                 waiting
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -142,6 +141,18 @@ impl<'r> Job<'r> {
             })?;
         }
         Ok(waiting.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The directories of each depth, by their numbers, which ascend with it.
+    fn levels(&self) -> Vec<Range<usize>> {
+        let dirs = &self.plan.dirs;
+        let mut at = 0;
+        let levels = dirs.chunk_by(|a, b| a.depth == b.depth).map(|level| {
+            let first = at;
+            at += level.len();
+            first..at
+        });
+        levels.collect()
     }
 
     fn enter(&self, at: usize) -> Result<Vec<Row>> {
@@ -227,19 +238,26 @@ impl<'r> Job<'r> {
     /// Sets the metadata of directories, from the deepest up: one above may then not be entered any
     /// more. What was written into others is made durable, too.
     fn finish_directories(&self) -> Result<()> {
-        for (at, row) in self.plan.dirs.iter().enumerate().rev() {
-            let sets = row.meta.as_ref().filter(|_| self.is_new[at].load(Relaxed));
-            let syncs = self.options.durability == Durability::Each;
-            if self.is_left[at].load(Relaxed) || sets.is_none() && !syncs {
-                continue;
-            }
-            let path = || self.os_path(&row.path);
-            let dir = self.root.open_dir(&row.path).at(path())?;
-            if let Some(meta) = sets {
-                write::finish_dir(dir.as_fd(), meta, self.options).at(path())?;
-            }
-            self.sync_dir(&dir).at(path())?;
+        for level in self.levels().into_iter().rev() {
+            level
+                .into_par_iter()
+                .try_for_each(|at| self.finish_directory(at))?;
         }
         Ok(())
+    }
+
+    fn finish_directory(&self, at: usize) -> Result<()> {
+        let row = &self.plan.dirs[at];
+        let sets = row.meta.as_ref().filter(|_| self.is_new[at].load(Relaxed));
+        let syncs = self.options.durability == Durability::Each;
+        if self.is_left[at].load(Relaxed) || sets.is_none() && !syncs {
+            return Ok(());
+        }
+        let path = || self.os_path(&row.path);
+        let dir = self.root.open_dir(&row.path).at(path())?;
+        if let Some(meta) = sets {
+            write::finish_dir(dir.as_fd(), meta, self.options).at(path())?;
+        }
+        self.sync_dir(&dir).at(path())
     }
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 use rustix::fs::AtFlags;
 
-use super::beneath::split;
 use super::copy::Target;
 use super::job::Job;
 use super::links::{Linked, Links};
 use super::plan::Row;
+use super::replace::replace;
 use super::{Existing, write};
 use crate::error::{IoResultExt, Result};
 use crate::monitor::Phase;
@@ -60,9 +60,8 @@ impl Job<'_> {
     }
 
     fn link(&self, links: &Links, dir: BorrowedFd<'_>, row: Row) -> Result<Linked> {
-        let path = self.plan.path(row);
-        let at = || self.os_path(&path);
-        let (_, name) = split(&path);
+        let at = || self.os_path(&self.plan.path(row));
+        let name = self.plan.name(row);
         let object = self.plan.object(row);
         let link = |name: &str| links.link(object, dir, name, self.options).at(at());
         let remove = |name: &str| rustix::fs::unlinkat(dir, name, AtFlags::empty()).at(at());
@@ -75,14 +74,15 @@ impl Job<'_> {
                 linked = link(&temporary)?;
             }
             if linked == Linked::Yes {
-                rustix::fs::renameat(dir, &temporary, dir, name).at(at())?;
-                // Where both are names of one file, renaming does nothing.
+                let dirs_give_way = self.existing == Existing::Update;
+                replace(dir, &temporary, name, dirs_give_way).at(at())?;
+                // Where both are names of one file, a rename does nothing.
                 let _ = remove(&temporary);
             }
             linked
         } else {
             match link(name)? {
-                Linked::Exists if !write::stays(self, row, &path)? => {
+                Linked::Exists if !write::stays(self, row, &self.plan.path(row))? => {
                     remove(name)?;
                     link(name)?
                 }

@@ -230,6 +230,11 @@ impl Plan {
         &self.objects[number as usize]
     }
 
+    /// In its directory.
+    pub fn name(&self, row: Row) -> &str {
+        &self.dirs[row.dir as usize].files[row.file as usize].0
+    }
+
     /// From the destination, without leading `/`.
     pub fn path(&self, row: Row) -> String {
         let dir = &self.dirs[row.dir as usize];

@@ -105,7 +105,8 @@ pub fn update(
 }
 
 impl Job<'_> {
-    /// Removes what is gone, and what has another type now.
+    /// Removes what is gone, and what is no directory but is to be one. What is in the way of files is
+    /// replaced with them.
     fn clear(&self, compared: &[Compared]) -> Result<()> {
         for dir in &self.plan.dirs {
             self.make_writable(&dir.path);
@@ -126,10 +127,6 @@ impl Job<'_> {
         }
         for dir in self.plan.dirs.iter().filter(|dir| dir.make) {
             self.remove_unless(&dir.path, Some(FileType::Directory))?;
-        }
-        for row in self.plan.rows() {
-            let kind = FileType::from_raw_mode(self.plan.object(row).header.mode);
-            self.remove_unless(&self.plan.path(row), Some(kind))?;
         }
         Ok(())
     }
