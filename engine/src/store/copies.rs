@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 
-use super::payload::part_key;
+use super::payload::{Way, part_key};
 use super::{Store, lock};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
@@ -85,7 +85,7 @@ impl Store {
         self.copies
             .get_or_make(of, |give| match self.recompressed(of)? {
                 Some(bytes) => give(&bytes),
-                None => self.read_parts(of, &mut |_, bytes| give(bytes)),
+                None => self.read_parts(of, Way::OUTERMOST, &mut |_, bytes| give(bytes)),
             })
     }
 

@@ -294,7 +294,10 @@ fn the_root_gets_the_metadata_of_the_commit() {
 fn what_takes_long_to_make_is_made_once_for_all_checkouts() {
     let dir = tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let archive = cpio(&[("usr/a", &noise(1, 900_000)), ("usr/b", &noise(2, 900_000))]);
+    let archive = cpio(&[
+        ("usr/a", &noise(1, 4_500_000)),
+        ("usr/b", &noise(2, 4_500_000)),
+    ]);
     let packed = zstd::bulk::compress(&archive, 3).unwrap();
     write(&at("tree"), "boot/initrd", &packed);
     let repo = Repository::init(&at("repo")).unwrap();
