@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 # Debian packages that the tests use beside the Rust toolchain.
-PACKAGES := gcc libc6-dev ostree rpm rpm2cpio cpio createrepo-c fuse3 attr libcap2-bin xz-utils zstd bzip2 rsync chromium
+PACKAGES := gcc libc6-dev ostree rpm rpm2cpio cpio createrepo-c fuse3 attr libcap2-bin xz-utils zstd bzip2 rsync chromium btrfs-progs
 MAX_LINES := 800
 MAX_LOCKED := 240
 # Continuous integration runs the benchmarks only to see that they run.

@@ -42,7 +42,12 @@ macro_rules! id_type {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+                let mut text = [0; 2 * $len];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair[0] = DIGITS[usize::from(byte >> 4)];
+                    pair[1] = DIGITS[usize::from(byte & 15)];
+                }
+                f.write_str(std::str::from_utf8(&text).expect("because these are digits"))
             }
         }
 
@@ -93,6 +98,8 @@ impl PayloadId {
         Self(Sha256::digest(bytes).into())
     }
 }
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Strict decoding: exactly `out.len()` bytes, lower-case digits only.
 fn decode_hex(text: &str, out: &mut [u8]) -> Option<()> {

@@ -206,24 +206,32 @@ impl FileHeader {
         Ok(hasher.finish())
     }
 
-    /// Whether `id` names this header with this payload, with the extended attributes in their
-    /// stored order or sorted: writers before 2025.2 hashed the former, later ones the latter.
+    /// A hasher for both forms of this header that may have been hashed.
+    pub fn form_hasher(&self) -> FormHasher {
+        let sorted = match self.with_sorted_xattrs() {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(header) => Some(header),
+        };
+        let forms = [self.clone()].into_iter().chain(sorted);
+        FormHasher(forms.map(|form| (form.hasher(), form)).collect())
+    }
+
+    /// The form of this header that `id` names with this payload, which is read to the end.
+    ///
+    /// # Errors
+    /// Those of `payload`.
+    pub fn named(&self, id: &ObjectId, payload: impl Read) -> io::Result<Option<Self>> {
+        let mut hasher = self.form_hasher();
+        hash_to_end(payload, |bytes| hasher.update(bytes))?;
+        Ok(hasher.finish(id))
+    }
+
+    /// Whether `id` names a form of this header with this payload.
     ///
     /// # Errors
     /// Those of `payload`.
     pub fn is_named(&self, id: &ObjectId, payload: impl Read) -> io::Result<bool> {
-        let mut stored = self.hasher();
-        let mut sorted = match self.with_sorted_xattrs() {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(header) => Some(header.hasher()),
-        };
-        hash_to_end(payload, |bytes| {
-            stored.update(bytes);
-            if let Some(sorted) = &mut sorted {
-                sorted.update(bytes);
-            }
-        })?;
-        Ok(stored.finish() == *id || sorted.is_some_and(|sorted| sorted.finish() == *id))
+        Ok(self.named(id, payload)?.is_some())
     }
 }
 
@@ -252,6 +260,26 @@ impl FileHasher {
     /// The name of the object.
     pub fn finish(self) -> ObjectId {
         ObjectId::from_bytes(self.0.finalize().into())
+    }
+}
+
+/// Finds out which form of a header a name was made with, while the payload passes by: with the
+/// extended attributes in their stored order, as writers before 2025.2 hashed them, or sorted.
+#[derive(Debug, Clone)]
+pub struct FormHasher(Vec<(FileHasher, FileHeader)>);
+
+impl FormHasher {
+    /// Adds the next bytes of the payload.
+    pub fn update(&mut self, payload: &[u8]) {
+        for (hasher, _) in &mut self.0 {
+            hasher.update(payload);
+        }
+    }
+
+    /// The form that has this name; `None` if none has.
+    pub fn finish(self, id: &ObjectId) -> Option<FileHeader> {
+        let mut forms = self.0.into_iter();
+        forms.find_map(|(hasher, form)| (hasher.finish() == *id).then_some(form))
     }
 }
 

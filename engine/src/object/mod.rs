@@ -18,7 +18,7 @@ mod xattrs;
 pub use self::commit::{Commit, Metadata};
 pub use self::dirmeta::DirMeta;
 pub use self::dirtree::{DirEntry, Dirtree, check_name};
-pub use self::file::{FileHasher, FileHeader, FileObject};
+pub use self::file::{FileHasher, FileHeader, FileObject, FormHasher};
 pub use self::summary::{Summary, SummaryRef};
 pub use self::variant::{TextError, Type, Value, Variant};
 pub use self::xattrs::Xattrs;

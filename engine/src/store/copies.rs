@@ -5,19 +5,20 @@
 //! first time; one that is wrong is removed and made anew. The copies used last stay, up to a share
 //! of the space that there is.
 
+use std::collections::HashMap;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 
-use super::payload::part_key;
+use super::payload::{Way, part_key};
 use super::{Store, lock};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
@@ -31,6 +32,9 @@ const BUFFER: usize = 1 << 20;
 const MAX_BYTES: u64 = 8 << 30;
 /// Nor more than this share of what they and the free space are together.
 const SPACE_SHARE: u64 = 4;
+
+/// What names of files end in that are being written.
+const TEMPORARY: &str = ".tmp";
 
 /// Numbers the temporary files of this process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -56,13 +60,33 @@ impl PlainCopy {
         self.file.read_exact_at(buf, offset).at(&*self.path)?;
         Ok(buf.len())
     }
+
+    /// Gives all of its `size` bytes in order, each time with where they begin.
+    pub(super) fn read_all(
+        &self,
+        size: u64,
+        take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = vec![0; size.min(BUFFER as u64) as usize];
+        let mut at = 0;
+        while at < size {
+            let len = buffer.len().min((size - at) as usize);
+            self.read_at(&mut buffer[..len], at)?;
+            take(at, &buffer[..len])?;
+            at += len as u64;
+        }
+        Ok(())
+    }
 }
 
 impl Store {
     /// A plain copy of a payload, made if there is none.
     pub(crate) fn plain_copy(&self, of: Piece) -> Result<PlainCopy> {
-        let read = |at, buf: &mut [u8]| self.read_payload(&of.id, of.size, at, buf);
-        self.copies.get_or_make(of, read)
+        self.copies
+            .get_or_make(of, |give| match self.recompressed(of)? {
+                Some(bytes) => give(&bytes),
+                None => self.read_parts(of, Way::OUTERMOST, &mut |_, bytes| give(bytes)),
+            })
     }
 
     /// A plain copy of a payload that is made by recompression: that takes seconds, and every read
@@ -90,9 +114,13 @@ impl Store {
 pub(crate) struct Copies {
     dir: PathBuf,
     open: Mutex<LruCache<PayloadId, PlainCopy>>,
-    /// Held by the one who makes a copy: who wants the same finds it afterwards.
-    making: Mutex<()>,
+    /// What is being made, and its sizes: who wants the same waits, and finds it.
+    making: Mutex<HashMap<PayloadId, u64>>,
+    made: Condvar,
 }
+
+/// Takes the bytes of a payload, in order.
+type Give<'g> = &'g mut dyn FnMut(&[u8]) -> Result<()>;
 
 impl Copies {
     pub(crate) fn new(repo: &Path) -> Self {
@@ -100,7 +128,8 @@ impl Copies {
         Self {
             dir: repo.join("cache").join("plain"),
             open: Mutex::new(LruCache::new(open)),
-            making: Mutex::new(()),
+            making: Mutex::default(),
+            made: Condvar::new(),
         }
     }
 
@@ -126,26 +155,38 @@ impl Copies {
         Some(self.keep(of.id, path, file))
     }
 
-    /// The copy, made by reading the payload if there is none. `read` reads like `pread`.
+    /// The copy, made of what `bytes` gives if there is none.
     fn get_or_make(
         &self,
         of: Piece,
-        read: impl FnMut(u64, &mut [u8]) -> Result<usize>,
+        bytes: impl FnOnce(Give<'_>) -> Result<()>,
     ) -> Result<PlainCopy> {
-        if let Some(file) = self.get(of) {
-            return Ok(file);
+        if let Some(copy) = self.get(of) {
+            return Ok(copy);
         }
-        let _making = lock(&self.making);
-        if let Some(file) = self.get(of) {
-            return Ok(file);
+        let mut making = lock(&self.making);
+        while making.contains_key(&of.id) {
+            let woken = self.made.wait(making);
+            making = woken.unwrap_or_else(PoisonError::into_inner);
         }
+        if let Some(copy) = self.opened(&of.id) {
+            return Ok(copy);
+        }
+        making.insert(of.id, of.size);
+        let more = making.values().sum();
+        drop(making);
+        // Those who wait are released even if this fails or panics; the next of them tries itself.
+        let _release = Release {
+            copies: self,
+            id: of.id,
+        };
         fs::create_dir_all(&self.dir).at(&self.dir)?;
-        self.make_room(of.size)?;
+        self.make_room(more)?;
         let number = NEXT.fetch_add(1, Relaxed);
         let temporary = self
             .dir
-            .join(format!("{}-{number}.tmp", std::process::id()));
-        let made = self.make(of, read, &temporary);
+            .join(format!("{}-{number}{TEMPORARY}", std::process::id()));
+        let made = self.make(of, bytes, &temporary);
         let file = made.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         Ok(self.keep(of.id, self.path(&of.id), file))
     }
@@ -153,23 +194,17 @@ impl Copies {
     fn make(
         &self,
         of: Piece,
-        mut read: impl FnMut(u64, &mut [u8]) -> Result<usize>,
+        bytes: impl FnOnce(Give<'_>) -> Result<()>,
         temporary: &Path,
     ) -> Result<File> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let mut out = options.open(temporary).at(temporary)?;
         let mut hasher = Sha256::new();
-        let mut buffer = vec![0; BUFFER];
-        let mut at = 0;
-        while at < of.size {
-            let n = read(at, &mut buffer)?;
-            let bytes = buffer.get(..n).filter(|bytes| !bytes.is_empty());
-            let bytes = bytes.ok_or(Error::MissingPayload { id: of.id })?;
+        bytes(&mut |bytes| {
             hasher.update(bytes);
-            out.write_all(bytes).at(temporary)?;
-            at += n as u64;
-        }
+            out.write_all(bytes).at(temporary)
+        })?;
         let digest: [u8; 32] = hasher.finalize().into();
         if digest != *of.id.as_bytes() {
             return Err(Error::Corrupt {
@@ -234,8 +269,33 @@ impl Copies {
     }
 }
 
-/// Whether a file is what its name says.
-fn is_copy(file: &File, of: Piece) -> bool {
+/// Every file in the cache of copies, with the payload that it is; `None` for what is being written.
+pub(crate) fn cached_copies(repo: &Path) -> Vec<(Option<PayloadId>, PathBuf)> {
+    let entries = fs::read_dir(Copies::new(repo).dir);
+    let named = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let id = name.parse().ok();
+        (id.is_some() || name.ends_with(TEMPORARY)).then(|| (id, entry.path()))
+    };
+    let entries = entries.into_iter().flatten().flatten();
+    entries.filter_map(named).collect()
+}
+
+/// Ends the making of a copy.
+struct Release<'a> {
+    copies: &'a Copies,
+    id: PayloadId,
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        lock(&self.copies.making).remove(&self.id);
+        self.copies.made.notify_all();
+    }
+}
+
+/// Whether a file holds a payload and nothing else.
+pub(crate) fn is_copy(file: &File, of: Piece) -> bool {
     if !file
         .metadata()
         .is_ok_and(|meta| meta.is_file() && meta.len() == of.size)
@@ -268,13 +328,8 @@ mod tests {
         }
     }
 
-    fn reader(bytes: &[u8]) -> impl FnMut(u64, &mut [u8]) -> Result<usize> + '_ {
-        |at, buf| {
-            let rest = &bytes[at as usize..];
-            let n = rest.len().min(buf.len());
-            buf[..n].copy_from_slice(&rest[..n]);
-            Ok(n)
-        }
+    fn giver(bytes: &[u8]) -> impl FnOnce(Give<'_>) -> Result<()> + '_ {
+        |give| bytes.chunks(BUFFER).try_for_each(give)
     }
 
     fn content(copy: &PlainCopy) -> Vec<u8> {
@@ -291,12 +346,12 @@ mod tests {
         let copies = Copies::new(dir.path());
         assert!(copies.get(of).is_none());
         assert_eq!(
-            content(&copies.get_or_make(of, reader(&bytes)).unwrap()),
+            content(&copies.get_or_make(of, giver(&bytes)).unwrap()),
             bytes
         );
         let others = Copies::new(dir.path());
         for copies in [&copies, &others] {
-            let found = copies.get_or_make(of, |_, _| panic!("read again")).unwrap();
+            let found = copies.get_or_make(of, |_| panic!("read again")).unwrap();
             assert_eq!(content(&found), bytes);
         }
     }
@@ -306,7 +361,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bytes = vec![7; 1000];
         let of = piece(&bytes);
-        let make = || Copies::new(dir.path()).get_or_make(of, reader(&bytes));
+        let make = || Copies::new(dir.path()).get_or_make(of, giver(&bytes));
         drop(make().unwrap());
         let path = Copies::new(dir.path()).path(&of.id);
         for wrong in [&bytes[..999], &[6; 1000]] {
@@ -318,8 +373,34 @@ mod tests {
             id: PayloadId::of(b"other"),
             ..of
         };
-        assert!(copies.get_or_make(other, reader(&bytes)).is_err());
+        assert!(copies.get_or_make(other, giver(&bytes)).is_err());
         let names = fs::read_dir(path.parent().unwrap()).unwrap();
         assert_eq!(names.count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn copies_are_made_side_by_side_but_each_only_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let copies = Copies::new(dir.path());
+        let [one, other] = [vec![1; 100], vec![2; 100]];
+        let both = std::sync::Barrier::new(2);
+        let made = AtomicU64::new(0);
+        let make = |bytes: &Vec<u8>| {
+            let copy = copies.get_or_make(piece(bytes), |give| {
+                made.fetch_add(1, Relaxed);
+                // Neither goes on before the other one is being made.
+                both.wait();
+                give(bytes)
+            });
+            assert_eq!(content(&copy.unwrap()), *bytes);
+        };
+        std::thread::scope(|scope| {
+            for bytes in [&one, &other, &one, &other] {
+                scope.spawn(|| make(bytes));
+            }
+        });
+        assert_eq!(made.into_inner(), 2);
+        let names = fs::read_dir(dir.path().join("cache/plain")).unwrap();
+        assert_eq!(names.count(), 2);
     }
 }

@@ -59,7 +59,7 @@ fn part_at(size: u64, at: u64) -> (u32, u64, u64) {
 
 /// How a read came about.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+pub(super) struct Way {
     /// How many entries need each other so far.
     nesting: u32,
     /// Whether the bytes are a window of the base of a delta: the next extent's window overlaps it.
@@ -67,10 +67,14 @@ struct Way {
 }
 
 impl Way {
-    const OUTERMOST: Self = Self {
+    pub(super) const OUTERMOST: Self = Self {
         nesting: 0,
         window: false,
     };
+
+    pub(super) fn is_outermost(self) -> bool {
+        self.nesting == 0
+    }
 
     fn deeper(self) -> Self {
         Self {
@@ -107,7 +111,13 @@ impl Store {
         Ok(Read { len, group })
     }
 
-    fn read_nested(&self, of: Piece, offset: u64, buf: &mut [u8], way: Way) -> Result<usize> {
+    pub(super) fn read_nested(
+        &self,
+        of: Piece,
+        offset: u64,
+        buf: &mut [u8],
+        way: Way,
+    ) -> Result<usize> {
         let wanted = (buf.len() as u64).min(of.size.saturating_sub(offset)) as usize;
         let mut done = 0;
         while done < wanted {
@@ -280,6 +290,22 @@ impl Store {
         n
     }
 
+    /// All bytes of a payload that is made by recompression, without keeping them; `None` for others.
+    pub(super) fn recompressed(&self, of: Piece) -> Result<Option<Vec<u8>>> {
+        if self.locate(&part_key(&of.id, 0))?.is_some() {
+            return Ok(None);
+        }
+        let Some((_, found)) = self.get_stored(&recipe_key(&of.id))? else {
+            return Ok(None);
+        };
+        match Recipe::decode(found.bytes()) {
+            Ok(Recipe::Recode { plain, how }) => self
+                .recompress(of, plain, how, Way::OUTERMOST.deeper())
+                .map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn recompress(&self, of: Piece, plain: Piece, how: &[u8], way: Way) -> Result<Vec<u8>> {
         let fail = |what: String| self.corrupt(format!("payload {}: {what}", of.id));
         let fits = of.size <= recode::MAX_SIZE && plain.size <= recode::MAX_PLAIN;
@@ -288,8 +314,21 @@ impl Store {
         }
         let how = recode::Recipe::decode(how).map_err(|e| fail(e.to_string()))?;
         let mut bytes = vec![0; plain.size as usize];
-        self.read_nested(plain, 0, &mut bytes, way)?;
+        self.read_into(plain, &mut bytes, way)?;
         recode::redo(&bytes, &how, of.size as usize).map_err(|e| fail(e.to_string()))
+    }
+
+    /// Reads all of a payload. The members of an archive lie in its order, but are not stored in it.
+    fn read_into(&self, of: Piece, out: &mut [u8], way: Way) -> Result<()> {
+        if self.locate(&part_key(&of.id, 0))?.is_none()
+            && let Some((_, found)) = self.get_stored(&recipe_key(&of.id))?
+            && let Ok(recipe @ Recipe::Concat(concat)) = Recipe::decode(found.bytes())
+            && concat.size() == of.size
+        {
+            self.check_nesting(&of.id, way)?;
+            return self.read_pieces(&recipe.pieces(), out, way.deeper());
+        }
+        self.read_nested(of, 0, out, way).map(drop)
     }
 
     fn unpack(&self, of: Piece, packed: Piece, way: Way) -> Result<Vec<u8>> {

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use grove_engine::monitor::Phase;
-use grove_engine::ops::checkout::{CheckoutOptions, Union, checkout, update};
+use grove_engine::ops::checkout::{CheckoutOptions, Durability, Union, checkout, update};
 use grove_engine::{Error, Monitor, ObjectId, Repository, Silent};
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{Listing, commit_dir, list_dir, make_tree, noise};
+use crate::support::{Listing, commit_dir, cpio, list_dir, make_tree, noise};
 
 /// A repository with two versions of a tree, and the listings of both.
 struct Scene {
@@ -252,18 +252,34 @@ fn hard_links_share_files_and_never_what_was_written_through_one() {
     fs::write(&tool, noise(77, size)).unwrap();
     let sizes = scene.path("a/usr/sizes/4095");
     fs::set_permissions(&sizes, fs::Permissions::from_mode(0o666)).unwrap();
+    // Nor what a time that was set back hides, whether it is known what the file looked like or not.
+    let set_back = |name: &str| {
+        let path = scene.path(name);
+        let size = fs::metadata(&path).unwrap().len() as usize;
+        fs::write(&path, noise(78, size)).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    set_back("a/usr/sizes/4096");
     scene.checkout(0, "c", &linked).unwrap();
     assert_ne!(inode("a"), inode("c"));
     assert_eq!(list_dir(&scene.path("c")), scene.listings[0]);
     scene.checkout(0, "d", &options()).unwrap();
     assert_eq!(list_dir(&scene.path("d")), scene.listings[0]);
+    set_back("c/usr/sizes/131073");
+    let links = scene.path("repo/cache/links");
+    for kind in fs::read_dir(links).unwrap() {
+        fs::remove_file(kind.unwrap().path().join("seen")).unwrap();
+    }
+    scene.checkout(0, "e", &linked).unwrap();
+    assert_eq!(list_dir(&scene.path("e")), scene.listings[0]);
     // Laid over itself, every name already is the file that it is to be.
     let over = CheckoutOptions {
         union: Union::Overwrite,
         ..linked
     };
-    scene.checkout(0, "c", &over).unwrap();
-    assert_eq!(list_dir(&scene.path("c")), scene.listings[0]);
+    scene.checkout(0, "e", &over).unwrap();
+    assert_eq!(list_dir(&scene.path("e")), scene.listings[0]);
 }
 
 #[test]
@@ -272,4 +288,247 @@ fn the_root_gets_the_metadata_of_the_commit() {
     scene.checkout(0, "a", &options()).unwrap();
     let stat = fs::metadata(scene.path("a")).unwrap();
     assert_eq!((stat.mtime(), stat.mode() & 0o7777), (0, 0o755));
+}
+
+#[test]
+fn what_takes_long_to_make_is_made_once_for_all_checkouts() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let archive = cpio(&[
+        ("usr/a", &noise(1, 4_500_000)),
+        ("usr/b", &noise(2, 4_500_000)),
+    ]);
+    let packed = zstd::bulk::compress(&archive, 3).unwrap();
+    write(&at("tree"), "boot/initrd", &packed);
+    let repo = Repository::init(&at("repo")).unwrap();
+    let id = commit_dir(&repo, "os", &at("tree")).unwrap().0;
+    checkout(&repo, &id, &at("first"), &options(), &Silent).unwrap();
+    let copies: Vec<_> = fs::read_dir(at("repo/cache/plain")).unwrap().collect();
+    let [Ok(copy)] = copies.as_slice() else {
+        panic!("{copies:?}");
+    };
+    assert!(fs::read(copy.path()).unwrap() == packed);
+    let repo = Repository::open(&at("repo")).unwrap();
+    checkout(&repo, &id, &at("second"), &options(), &Silent).unwrap();
+    let decoded = repo.cache_counts().decoded_bytes;
+    assert!(decoded < packed.len() as u64 / 2, "{decoded} bytes");
+    for name in ["first", "second"] {
+        assert_eq!(list_dir(&at(name)), list_dir(&at("tree")), "{name}");
+    }
+}
+
+#[test]
+fn an_update_reads_each_listing_once_however_much_in_it_has_changed() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let repo = Repository::init(&at("repo")).unwrap();
+    let commits = ["old", "new"].map(|version| {
+        for n in 0..400 {
+            write(
+                &at("tree"),
+                &format!("usr/share/{n}"),
+                format!("{version} {n}").as_bytes(),
+            );
+        }
+        commit_dir(&repo, "os", &at("tree")).unwrap().0
+    });
+    checkout(&repo, &commits[0], &at("out"), &options(), &Silent).unwrap();
+    let repo = Repository::open(&at("repo")).unwrap();
+    update(&repo, &commits[1], &at("out"), &options(), &Silent).unwrap();
+    let counts = repo.cache_counts();
+    assert!(counts.hits + counts.misses < 200, "{counts:?}");
+    assert_eq!(list_dir(&at("out")), list_dir(&at("tree")));
+}
+
+/// Remembers what it was told.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Monitor for Told {
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+#[test]
+fn an_update_never_writes_through_a_link_that_took_the_place_of_a_directory() {
+    let scene = Scene::new();
+    let out = scene.path("out");
+    scene.checkout(0, "out", &options()).unwrap();
+    // Of one entries change, of the other the mode.
+    let links = ["large", "private"];
+    for name in links {
+        let elsewhere = scene.path(&format!("elsewhere-{name}"));
+        fs::rename(out.join(name), &elsewhere).unwrap();
+        symlink(&elsewhere, out.join(name)).unwrap();
+    }
+    let elsewhere = links.map(|name| list_dir(&scene.path(&format!("elsewhere-{name}"))));
+    let monitor = Told::default();
+    let update = |version: usize, monitor: &dyn Monitor| {
+        update(
+            &scene.repo,
+            &scene.commits[version],
+            &out,
+            &options(),
+            monitor,
+        )
+        .unwrap()
+    };
+    assert_eq!(update(1, &monitor).left_out, 3);
+    let mut told = monitor.0.into_inner().unwrap();
+    told.sort();
+    assert!(
+        told[0].starts_with("/large is no directory any more"),
+        "{told:?}"
+    );
+    assert!(told[1].starts_with("/private is no directory"), "{told:?}");
+    for (name, before) in links.iter().zip(&elsewhere) {
+        assert!(fs::symlink_metadata(out.join(name)).unwrap().is_symlink());
+        assert_eq!(list_dir(&scene.path(&format!("elsewhere-{name}"))), *before);
+    }
+    let rest = |listing: &Listing| -> Listing {
+        let of_link = |path: &str| {
+            links
+                .iter()
+                .any(|name| path.starts_with(&format!("/{name}")))
+        };
+        let rest = listing.iter().filter(|(path, _)| !of_link(path));
+        rest.map(|(path, what)| (path.clone(), what.clone()))
+            .collect()
+    };
+    assert_eq!(rest(&list_dir(&out)), rest(&scene.listings[1]));
+    // Once the directory is back, later updates change it again.
+    fs::remove_file(out.join("private")).unwrap();
+    fs::create_dir(out.join("private")).unwrap();
+    update(0, &Silent);
+    assert_eq!(
+        fs::metadata(out.join("private")).unwrap().mode() & 0o7777,
+        0o1777
+    );
+}
+
+#[test]
+fn what_an_interrupted_run_or_the_cache_left_is_made_durable_like_the_rest() {
+    let scene = Scene::new();
+    let id = &scene.commits[0];
+    let each = CheckoutOptions {
+        durability: Durability::Each,
+        ..options()
+    };
+    let listing = &scene.listings[0];
+    let links = ["/usr/link", "/dangling", "/retargeted"];
+    // All but symbolic links, and the directory above.
+    let all = (listing.len() - links.len() + 1) as u64;
+    let stopped = checkout(
+        &scene.repo,
+        id,
+        &scene.path("out"),
+        &options(),
+        &StopAfter::new(20),
+    );
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    let done = checkout(&scene.repo, id, &scene.path("out"), &each, &Silent).unwrap();
+    assert!(done.kept > 0, "{done:?}");
+    assert_eq!(done.synced, all);
+    let linked = |durability| CheckoutOptions {
+        hard_links: true,
+        durability,
+        ..options()
+    };
+    scene
+        .checkout(0, "cached", &linked(Durability::None))
+        .unwrap();
+    let options = linked(Durability::Each);
+    let done = checkout(&scene.repo, id, &scene.path("linked"), &options, &Silent).unwrap();
+    assert_eq!(done.synced, all);
+    // Directories that were there have got new names in them.
+    fs::create_dir_all(scene.path("union/usr")).unwrap();
+    let options = CheckoutOptions {
+        union: Union::Add,
+        ..each
+    };
+    let done = checkout(&scene.repo, id, &scene.path("union"), &options, &Silent).unwrap();
+    assert_eq!(done.synced, all - 1);
+}
+
+/// A file system of its own, in an image.
+struct Loop(TempDir);
+
+impl Loop {
+    /// `None` where the machine cannot do that, which it says.
+    fn new() -> Option<Self> {
+        let dir = tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("mounted"));
+        fs::create_dir(&at).unwrap();
+        fs::File::create(&image)
+            .unwrap()
+            .set_len(256 << 20)
+            .unwrap();
+        let run = |program: &str, args: &[&std::ffi::OsStr]| {
+            let done = std::process::Command::new(program).args(args).output();
+            done.is_ok_and(|done| done.status.success())
+        };
+        let made = run("mkfs.btrfs", &["-q".as_ref(), image.as_os_str()]);
+        let options: [&std::ffi::OsStr; 2] = ["-o".as_ref(), "loop".as_ref()];
+        if made
+            && run(
+                "mount",
+                &[&options[..], &[image.as_os_str(), at.as_os_str()]].concat(),
+            )
+        {
+            return Some(Self(dir));
+        }
+        println!("skipped: needs mkfs.btrfs, and the right to mount an image");
+        None
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join("mounted").join(name)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let mut umount = std::process::Command::new("umount");
+        let done = umount.arg("--lazy").arg(self.path("")).status();
+        assert!(done.is_ok_and(|done| done.success()));
+    }
+}
+
+#[test]
+fn copies_share_the_extents_of_cached_files_where_the_file_system_can() {
+    let tree = tempdir().unwrap();
+    let files: u64 = 5;
+    for n in 0..files {
+        write(tree.path(), &format!("lib/{n}"), &noise(n, 100_000));
+    }
+    let linked = CheckoutOptions {
+        hard_links: true,
+        ..options()
+    };
+    let (here, other) = (tempdir().unwrap(), Loop::new());
+    let places = [
+        Some(here.path().to_owned()),
+        other.as_ref().map(|other| other.path("")),
+    ];
+    for (place, can) in places.into_iter().flatten().zip([None, Some(files)]) {
+        let at = |name: &str| place.join(name);
+        let repo = Repository::init(&at("repo")).unwrap();
+        let id = commit_dir(&repo, "os", tree.path()).unwrap().0;
+        checkout(&repo, &id, &at("linked"), &linked, &Silent).unwrap();
+        // What was written to is not what copies are made of.
+        fs::write(at("linked/lib/1"), noise(9, 100_000)).unwrap();
+        let done = checkout(&repo, &id, &at("copied"), &options(), &Silent).unwrap();
+        assert_eq!(done.files, files);
+        if let Some(cloned) = can {
+            assert_eq!(
+                (done.cloned_files, done.written_bytes),
+                (cloned - 1, 100_000)
+            );
+        }
+        assert_eq!(list_dir(&at("copied")), list_dir(tree.path()));
+        fs::write(at("copied/lib/0"), b"mine").unwrap();
+        let linked = fs::read(at("linked/lib/0")).unwrap();
+        assert!(linked == noise(0, 100_000));
+    }
 }

@@ -8,7 +8,7 @@ use grove_engine::ops::{Level, fsck};
 use grove_engine::{ObjectId, Repository, Silent};
 use tempfile::tempdir;
 
-use super::support::{commit_dir, list_commit, list_dir, noise};
+use super::support::{commit_dir, cpio, list_commit, list_dir, noise};
 
 /// Something like a program: it compresses a little, and the next version differs everywhere.
 fn program(seed: u64, len: usize) -> Vec<u8> {
@@ -130,23 +130,6 @@ fn what_has_nothing_in_common_is_stored_plain() {
     let (id, _, second) = commit_dir(&repo, "os", &tree).unwrap();
     assert!(second.stored_bytes.abs_diff(first.stored_bytes) < 2000);
     assert_eq!(list_commit(&repo, &id).unwrap(), list_dir(&tree));
-}
-
-/// A cpio archive as in an initramfs.
-fn cpio(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (name, bytes) in files.iter().chain(&[("TRAILER!!!", &b""[..])]) {
-        let mut fields = [0usize; 13];
-        (fields[6], fields[11]) = (bytes.len(), name.len() + 1);
-        out.extend_from_slice(b"070701");
-        out.extend(fields.iter().flat_map(|n| format!("{n:08X}").into_bytes()));
-        out.extend_from_slice(name.as_bytes());
-        out.push(0);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out.extend_from_slice(bytes);
-        out.resize(out.len().next_multiple_of(4), 0);
-    }
-    out
 }
 
 #[test]

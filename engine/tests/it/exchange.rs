@@ -618,3 +618,49 @@ fn an_imported_history_takes_no_more_than_a_committed_one() {
         "{imported} for {committed}"
     );
 }
+
+#[test]
+fn a_ref_that_cannot_be_set_stops_an_export_before_any_other_is() {
+    let env = Env::new();
+    make_tree(&env.path("tree"), 1);
+    for name in ["aa", "os/stable", "zz"] {
+        commit_dir(&env.repo, name, &env.path("tree")).unwrap();
+    }
+    let to = env.path("target");
+    let heads = to.join("refs/heads");
+    let options = ExportOptions::default();
+    let only_first = ExportOptions {
+        refs: vec!["aa".to_owned()],
+        ..ExportOptions::default()
+    };
+    export(&env.repo, &to, &only_first, &Silent).unwrap();
+    fs::remove_file(heads.join("aa")).unwrap();
+    let objects = || run(Command::new("find").arg(to.join("objects")));
+    let before = objects();
+    fs::write(env.path("tree/new"), b"new").unwrap();
+    commit_dir(&env.repo, "aa", &env.path("tree")).unwrap();
+    // A ref in the way, above and below.
+    for (there, named) in [
+        ("os", "refs/heads/os"),
+        ("zz/old/ref", "refs/heads/zz/old/ref"),
+    ] {
+        fs::create_dir_all(heads.join(there).parent().unwrap()).unwrap();
+        fs::write(heads.join(there), format!("{}\n", "0".repeat(64))).unwrap();
+        match export(&env.repo, &to, &options, &Silent) {
+            Err(grove_engine::Error::RefConflict { other, .. }) => assert_eq!(other, named),
+            other => panic!("{other:?}"),
+        }
+        assert!(!heads.join("aa").exists() && objects() == before);
+        fs::remove_file(heads.join(there)).unwrap();
+    }
+    // Directories that deleted refs have left are in nobody's way.
+    assert!(heads.join("zz/old").is_dir());
+    let done = export(&env.repo, &to, &options, &Silent).unwrap();
+    for (name, id) in &done.refs {
+        assert_eq!(
+            fs::read_to_string(heads.join(name)).unwrap(),
+            format!("{id}\n")
+        );
+    }
+    assert_eq!(done.refs.len(), 3);
+}

@@ -3,6 +3,7 @@
 use std::fs;
 
 use grove_engine::ops::checkout::{CheckoutOptions, checkout};
+use grove_engine::ops::static_delta::{self, DeltaName, GenerateOptions};
 use grove_engine::ops::{Level, PruneOptions, fsck, prune};
 use grove_engine::{ObjectId, RefUpdate, Repository, Silent};
 use tempfile::tempdir;
@@ -331,4 +332,84 @@ fn many_files_are_loaded_as_one_by_one_and_found_by_the_beginnings_of_their_name
         let all = [[0; 32], [0xff; 32]].map(ObjectId::from_bytes);
         assert_eq!(between(&all[0], &all[1]).contains(id), *id != missing);
     }
+}
+
+/// Names of files below a directory.
+fn files_below(dir: &std::path::Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names.extend(files_below(&path));
+        } else {
+            names.push(path.strip_prefix(dir).unwrap().display().to_string());
+        }
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn cached_files_and_deltas_go_with_what_they_are_of() {
+    let dir = tempdir().unwrap();
+    let (repo, ids) = history(dir.path());
+    let linked = CheckoutOptions {
+        user_mode: true,
+        hard_links: true,
+        ..Default::default()
+    };
+    let check_out = |n: usize, name: &str| {
+        checkout(&repo, &ids[n], &dir.path().join(name), &linked, &Silent).unwrap()
+    };
+    check_out(0, "old");
+    check_out(3, "new");
+    // One of the old files is used by a checkout still: its name in the cache goes, its bytes do not.
+    fs::remove_file(dir.path().join("old/usr/changing")).unwrap();
+    for id in [&ids[0], &ids[3]] {
+        let usr = repo.dirtree(&repo.commit(id).unwrap().tree).unwrap();
+        let usr = repo.dirtree(&usr.dir("usr").unwrap().tree).unwrap();
+        let file = repo.file(usr.file("changing").unwrap()).unwrap();
+        repo.plain_copy(&file.payload.unwrap(), file.size).unwrap();
+    }
+    for (from, to) in [(0, 1), (1, 3)] {
+        let name = DeltaName {
+            from: Some(ids[from]),
+            to: ids[to],
+        };
+        let options = GenerateOptions::default();
+        static_delta::generate(&repo, name, &options, &Silent).unwrap();
+    }
+    let caches = ["cache/links", "cache/plain", "deltas"].map(|name| repo.path().join(name));
+    let before = caches.each_ref().map(|dir| files_below(dir).len());
+    let options = PruneOptions {
+        refs_only: true,
+        depth: Some(0),
+        ..Default::default()
+    };
+    let planned = PruneOptions {
+        dry_run: true,
+        ..options.clone()
+    };
+    let planned = prune(&repo, &planned, &Silent).unwrap();
+    assert_eq!(caches.each_ref().map(|dir| files_below(dir).len()), before);
+    let done = prune(&repo, &options, &Silent).unwrap();
+    let figures = |report: &grove_engine::ops::PruneReport| {
+        let (files, bytes) = (report.cached_files_deleted, report.cached_bytes);
+        (files, bytes, report.deltas_deleted, report.delta_bytes)
+    };
+    assert_eq!(figures(&planned), figures(&done));
+    // Of the oldest commit two files have changed since, and one of them has a plain copy.
+    assert_eq!((done.cached_files_deleted, done.deltas_deleted), (3, 1));
+    assert_eq!(done.cached_bytes, 2 * 2_000_000);
+    assert_eq!(files_below(&caches[0]).len(), before[0] - 2);
+    assert_eq!(files_below(&caches[1]).len(), 1);
+    let kept = static_delta::list(&repo).unwrap();
+    assert_eq!(
+        kept.iter().map(|name| name.to).collect::<Vec<_>>(),
+        [ids[3]]
+    );
+    let again = check_out(3, "again");
+    // Only the empty file is no link.
+    assert_eq!((again.files, again.written_bytes), (1, 0));
+    assert_sound(&repo);
 }

@@ -60,6 +60,23 @@ pub fn make_tree(root: &Path, seed: u64) {
     fs::set_permissions(root.join("private"), fs::Permissions::from_mode(0o1777)).unwrap();
 }
 
+/// A cpio archive as in an initramfs.
+pub fn cpio(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, bytes) in files.iter().chain(&[("TRAILER!!!", &b""[..])]) {
+        let mut fields = [0usize; 13];
+        (fields[6], fields[11]) = (bytes.len(), name.len() + 1);
+        out.extend_from_slice(b"070701");
+        out.extend(fields.iter().flat_map(|n| format!("{n:08X}").into_bytes()));
+        out.extend_from_slice(name.as_bytes());
+        out.push(0);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out.extend_from_slice(bytes);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    out
+}
+
 /// Commits a directory to a ref.
 pub fn commit_dir(
     repo: &Repository,

@@ -4,13 +4,15 @@
 //! out of here is whole.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use super::Object;
+use crate::Body;
 use crate::NewFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt, Result};
 use crate::id::{ObjectId, ObjectKind};
-use crate::object;
 use crate::object::{Commit, DecodeError, DirMeta, Dirtree};
 use crate::refs::RefUpdate;
 use crate::repo::{Repository, Transaction};
@@ -213,15 +215,11 @@ impl<'r> Receiver<'r> {
         file: NewFile,
         size: u64,
     ) -> Result<(), Refused> {
-        // Old writers hashed attributes in their stored order, later ones in their own.
-        let file = match (&file.body, id) {
-            (crate::Body::Bytes(bytes), Some(id)) => NewFile {
-                header: named_so(&file.header, &id, bytes),
-                ..file
-            },
-            _ => file,
+        let file = match id {
+            Some(id) => named_so(file, &id)?,
+            None => file,
         };
-        let large = matches!(file.body, crate::Body::File(..) | crate::Body::Stream(..));
+        let large = matches!(file.body, Body::File(..) | Body::Stream(..));
         self.batch.push((id, file));
         self.batch_bytes += size;
         if self.batch_bytes >= BATCH || large || self.batch.len() >= BATCH_FILES {
@@ -290,11 +288,71 @@ impl Visitor for Receiver<'_> {
     }
 }
 
-/// The header whose hash gives the name: with its attributes as they are, or sorted.
-fn named_so(header: &object::FileHeader, id: &ObjectId, bytes: &[u8]) -> object::FileHeader {
-    if !header.xattrs.is_sorted() && header.object_id(bytes) != *id {
-        header.with_sorted_xattrs().into_owned()
-    } else {
-        header.clone()
+/// The file with the form of its header that gives the name. If none does, that is seen when it is
+/// stored.
+fn named_so(file: NewFile, id: &ObjectId) -> Result<NewFile> {
+    if file.header.xattrs.is_sorted() {
+        return Ok(file);
+    }
+    let named = match &file.body {
+        Body::None => file.header.named(id, io::empty()).ok(),
+        Body::Bytes(bytes) => file.header.named(id, bytes.as_slice()).ok(),
+        Body::File(path, _) => {
+            let content = File::open(path).at(path)?;
+            Some(file.header.named(id, content).at(path)?)
+        }
+        // It can be read once only.
+        Body::Stream(..) => None,
+    };
+    let header = named.flatten().unwrap_or_else(|| file.header.clone());
+    Ok(NewFile { header, ..file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+    use crate::object::{FileHeader, Xattrs};
+
+    #[test]
+    fn both_orders_of_attributes_are_taken_wherever_the_content_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = Repository::init(&dir.path().join("repo")).unwrap();
+        let spooled = dir.path().join("spooled");
+        std::fs::write(&spooled, b"content").unwrap();
+        // (user.z, 1), (security.selinux, 2), as written before 2025.2.
+        let xattrs = b"user.z\x001\x07security.selinux\x002\x11\x09\x1c";
+        let old = FileHeader {
+            uid: 0,
+            gid: 0,
+            mode: 0o100644,
+            symlink_target: Vec::new(),
+            xattrs: Xattrs::parse(xattrs).unwrap(),
+        };
+        let link = FileHeader {
+            mode: FileHeader::SYMLINK_MODE,
+            symlink_target: b"target".to_vec(),
+            ..old.clone()
+        };
+        let content: &[u8] = b"content";
+        for (header, bytes) in [(&old, content), (&link, b"")] {
+            for name in [header, &*header.with_sorted_xattrs()].map(|form| form.object_id(bytes)) {
+                let bodies = match header.is_symlink() {
+                    true => vec![Body::None],
+                    false => vec![Body::Bytes(bytes.to_vec()), Body::File(spooled.clone(), 7)],
+                };
+                for body in bodies {
+                    let mut receiver = Receiver::new(repo.begin(&Silent).unwrap());
+                    let file = NewFile {
+                        header: header.clone(),
+                        hint: Vec::new(),
+                        body,
+                    };
+                    receiver.put(Some(name), file, 7).unwrap();
+                    receiver.flush().unwrap();
+                    assert_eq!(receiver.files(), 1);
+                }
+            }
+        }
     }
 }

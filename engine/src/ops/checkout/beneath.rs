@@ -59,6 +59,12 @@ impl Root {
         self.open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
+    /// Opens the directory that this one is in, to make its name durable.
+    pub fn open_above(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, "..", flags, Mode::empty())?)
+    }
+
     fn open_stepwise(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -70,6 +76,12 @@ impl Root {
         let from = dir.as_ref().unwrap_or(&self.fd);
         Ok(rustix::fs::openat(from, name, flags, mode)?)
     }
+}
+
+/// Whether something is in the way of a path that is no directory.
+pub(super) fn is_no_dir(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotADirectory
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 /// The path of the directory that a path is in, and its name there.

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::beneath::split;
+use super::update::Compared;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::Monitor;
-use crate::object::{DirMeta, FileObject};
-use crate::ops::diff::{ChangeKind, DiffReport};
-use crate::ops::ls::{Node, resolve_path};
+use crate::object::{DirMeta, Dirtree, FileObject};
+use crate::ops::diff::ChangeKind;
+use crate::ops::ls::Node;
 use crate::repo::Repository;
 use crate::tree::check_depth;
 
@@ -30,7 +31,7 @@ pub(super) struct DirRow {
     /// From the destination, without leading `/`; the destination itself is empty.
     pub path: String,
     pub depth: usize,
-    /// Whether it is to be made.
+    /// Whether it is new: what else has its name gives way.
     pub make: bool,
     /// Set when everything in it is written.
     pub meta: Option<Arc<DirMeta>>,
@@ -113,14 +114,22 @@ impl Plan {
 
     /// What comparisons say is new or different in their second tree, the directory `root`, and the
     /// directories that have got or lost entries.
-    pub fn of_changes(repo: &Repository, root: Node, reports: &[DiffReport]) -> Result<Self> {
+    pub fn of_changes(repo: &Repository, root: Node, compared: &[Compared]) -> Result<Self> {
         let mut plan = Self::default();
         let mut ids = Vec::new();
+        let mut listings = Listings::new(repo, root);
         let mut dirs: BTreeMap<String, DirRow> = BTreeMap::new();
         let mut no_dirs: HashSet<String> = HashSet::new();
         // Comparisons leave out the root's own metadata.
         row(&mut dirs, "");
-        for change in reports.iter().flat_map(DiffReport::iter) {
+        let changes = compared.iter().enumerate();
+        let changes =
+            changes.flat_map(|(at, one)| one.report.iter().map(move |change| (at, change)));
+        let mut olds: Vec<Listings<'_>> = compared
+            .iter()
+            .map(|one| Listings::new(repo, one.old))
+            .collect();
+        for (at, change) in changes {
             let path = change.path.trim_start_matches('/');
             let (above, name) = split(path);
             let mut up = above;
@@ -133,7 +142,7 @@ impl Plan {
                 no_dirs.insert(path.to_owned());
                 continue;
             }
-            match resolve_path(repo, root, &change.path)? {
+            match listings.get(path)? {
                 Node::File(id) => {
                     above
                         .files
@@ -142,7 +151,7 @@ impl Plan {
                 }
                 Node::Dir { meta, .. } => {
                     let dir = row(&mut dirs, path);
-                    dir.make = true;
+                    dir.make |= !matches!(olds[at].find(path)?, Some(Node::Dir { .. }));
                     dir.meta = Some(plan.meta(repo, &meta, &change.path)?);
                 }
             }
@@ -153,7 +162,7 @@ impl Plan {
         for mut dir in dirs {
             let path = format!("/{}", dir.path);
             if dir.meta.is_none()
-                && let Node::Dir { meta, .. } = resolve_path(repo, root, &path)?
+                && let Node::Dir { meta, .. } = listings.get(&dir.path)?
             {
                 dir.meta = Some(plan.meta(repo, &meta, &path)?);
             }
@@ -221,10 +230,73 @@ impl Plan {
         &self.objects[number as usize]
     }
 
+    /// In its directory.
+    pub fn name(&self, row: Row) -> &str {
+        &self.dirs[row.dir as usize].files[row.file as usize].0
+    }
+
     /// From the destination, without leading `/`.
     pub fn path(&self, row: Row) -> String {
         let dir = &self.dirs[row.dir as usize];
         dir.child(&dir.files[row.file as usize].0)
+    }
+}
+
+/// The directories of a tree by path, each read once: many changes lie in one directory.
+struct Listings<'r> {
+    repo: &'r Repository,
+    root: Node,
+    /// `None` for what is no directory.
+    known: HashMap<String, Option<Arc<Dirtree>>>,
+}
+
+impl<'r> Listings<'r> {
+    fn new(repo: &'r Repository, root: Node) -> Self {
+        Self {
+            repo,
+            root,
+            known: HashMap::new(),
+        }
+    }
+
+    /// What is at a path, which has no leading `/`.
+    fn get(&mut self, path: &str) -> Result<Node> {
+        self.find(path)?.ok_or_else(|| Error::PathNotFound {
+            path: format!("/{path}"),
+        })
+    }
+
+    fn find(&mut self, path: &str) -> Result<Option<Node>> {
+        if path.is_empty() {
+            return Ok(Some(self.root));
+        }
+        let (above, name) = split(path);
+        let Some(listing) = self.listing(above)? else {
+            return Ok(None);
+        };
+        Ok(match (listing.dir(name), listing.file(name)) {
+            (Some(dir), _) => Some(Node::Dir {
+                tree: dir.tree,
+                meta: dir.meta,
+            }),
+            (None, file) => file.copied().map(Node::File),
+        })
+    }
+
+    fn listing(&mut self, path: &str) -> Result<Option<Arc<Dirtree>>> {
+        if let Some(known) = self.known.get(path) {
+            return Ok(known.clone());
+        }
+        let listing = match self.find(path)? {
+            Some(Node::Dir { tree, .. }) => {
+                let listing = self.repo.dirtree(&tree);
+                let path = format!("/{path}");
+                Some(listing.map_err(|e| e.hitting(&path, ObjectKind::Dirtree, &tree))?)
+            }
+            _ => None,
+        };
+        self.known.insert(path.to_owned(), listing.clone());
+        Ok(listing)
     }
 }
 

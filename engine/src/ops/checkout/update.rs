@@ -7,10 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::beneath::{Root, split};
+use super::beneath::{Root, is_no_dir, split};
+use super::job::Job;
+use super::place::{Place, hold};
 use super::plan::Plan;
 use super::record::{Identity, Records};
-use super::{CheckoutOptions, CheckoutReport, Existing, Job, Place};
+use super::{CheckoutOptions, CheckoutReport, Durability, Existing};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectId;
 use crate::monitor::Monitor;
@@ -18,9 +20,21 @@ use crate::ops::diff::{DiffOptions, DiffReport, Side, diff};
 use crate::ops::ls::{Node, resolve_path};
 use crate::repo::Repository;
 
+/// What an update compares with the new tree.
+#[derive(Debug)]
+pub(super) struct Compared {
+    /// The root of the old one.
+    pub old: Node,
+    /// What differs.
+    pub report: DiffReport,
+}
+
 /// Updates a checkout that this repository has made: what differs between the commit that it holds
 /// and the new one is replaced, added and removed, whatever was done to it meanwhile; the rest is
 /// not looked at. Interrupted, it goes on when it is called again, also with another commit.
+///
+/// Where a directory of both commits is none any more, a symbolic link for example, that stays, and
+/// what changed below it is left out with a warning: nothing is ever written through a link.
 ///
 /// Of the options only the durability counts; the others are those of the checkout.
 ///
@@ -34,7 +48,7 @@ pub fn update(
     monitor: &dyn Monitor,
 ) -> Result<CheckoutReport> {
     let fd = std::fs::File::open(destination).at(destination)?;
-    super::hold(&fd, destination)?;
+    hold(&fd, destination)?;
     let records = Records::new(repo);
     let unknown = || Error::UnknownCheckout {
         path: destination.to_owned(),
@@ -43,6 +57,10 @@ pub fn update(
     let mut record = records.find(&identity).ok_or_else(unknown)?;
     let held = record.commits();
     if record.is_finished && held == [*commit] {
+        if options.durability != Durability::None {
+            // Whoever wrote it need not have done so.
+            rustix::fs::syncfs(&fd).at(destination)?;
+        }
         return Ok(CheckoutReport::default());
     }
     // Of a checkout that never came to its end anything may be missing.
@@ -60,16 +78,18 @@ pub fn update(
         |commit: &ObjectId| resolve_path(repo, Node::root(&repo.commit(commit)?), &options.subpath);
     let new = root_of(commit)?;
     let compare = |old: &ObjectId| {
-        let (a, b) = (Side::Stored(root_of(old)?), Side::Stored(new));
-        diff(repo, a, b, &DiffOptions::default(), monitor)
+        let old = root_of(old)?;
+        let (a, b) = (Side::Stored(old), Side::Stored(new));
+        let report = diff(repo, a, b, &DiffOptions::default(), monitor)?;
+        Ok(Compared { old, report })
     };
-    let reports = held
+    let compared = held
         .iter()
         .map(compare)
-        .collect::<Result<Vec<DiffReport>>>()?;
+        .collect::<Result<Vec<Compared>>>()?;
     record.add_commit(commit);
     records.put(&record)?;
-    let plan = Plan::of_changes(repo, new, &reports)?;
+    let plan = Plan::of_changes(repo, new, &compared)?;
     let place = Place {
         destination,
         root: Root::new(fd.into()),
@@ -77,7 +97,7 @@ pub fn update(
         is_new: false,
     };
     let job = Job::new(repo, &options, monitor, place, plan)?;
-    job.clear(&reports)?;
+    job.clear(&compared)?;
     job.run()?;
     record.finish(commit);
     records.put(&record)?;
@@ -85,12 +105,13 @@ pub fn update(
 }
 
 impl Job<'_> {
-    /// Removes what is gone, and what has another type now.
-    fn clear(&self, reports: &[DiffReport]) -> Result<()> {
+    /// Removes what is gone, and what is no directory but is to be one. What is in the way of files is
+    /// replaced with them.
+    fn clear(&self, compared: &[Compared]) -> Result<()> {
         for dir in &self.plan.dirs {
             self.make_writable(&dir.path);
         }
-        let changes = reports.iter().flat_map(|report| &report.removed);
+        let changes = compared.iter().flat_map(|one| &one.report.removed);
         let mut removed: Vec<&str> = changes
             .map(|change| change.path.trim_start_matches('/'))
             .collect();
@@ -106,10 +127,6 @@ impl Job<'_> {
         }
         for dir in self.plan.dirs.iter().filter(|dir| dir.make) {
             self.remove_unless(&dir.path, Some(FileType::Directory))?;
-        }
-        for row in self.plan.rows() {
-            let kind = FileType::from_raw_mode(self.plan.object(row).header.mode);
-            self.remove_unless(&self.plan.path(row), Some(kind))?;
         }
         Ok(())
     }
@@ -131,12 +148,7 @@ impl Job<'_> {
         let (above, name) = split(path);
         let dir = match self.root.open_dir(above) {
             // What is above may be gone already, or be something else now.
-            Err(e)
-                if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-                    || e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) =>
-            {
-                return Ok(());
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound || is_no_dir(&error) => return Ok(()),
             other => other.at(at())?,
         };
         let kind = match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {

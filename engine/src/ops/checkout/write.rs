@@ -13,8 +13,10 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::beneath::split;
+use super::job::Job;
 use super::plan::Row;
-use super::{CheckoutOptions, Durability, Existing, Job};
+use super::replace::replace;
+use super::{CheckoutOptions, Durability, Existing};
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectKind;
 use crate::object::{DirMeta, FileHeader, FileObject, Xattrs};
@@ -45,6 +47,7 @@ enum Place {
         dir: OwnedFd,
         temporary: String,
         name: String,
+        dirs_give_way: bool,
     },
 }
 
@@ -58,9 +61,18 @@ impl Output {
         }
     }
 
-    /// A file that will replace whatever has this name in a directory.
-    pub fn replacing(dir: OwnedFd, name: &str) -> io::Result<Self> {
-        Self::replacing_as(dir, name, temporary(name))
+    /// A file that will replace whatever has this name in a directory, an empty directory if those
+    /// give way.
+    pub fn replacing(dir: OwnedFd, name: &str, dirs_give_way: bool) -> io::Result<Self> {
+        let mut output = Self::replacing_as(dir, name, temporary(name))?;
+        if let Place::Temporary {
+            dirs_give_way: gives,
+            ..
+        } = &mut output.place
+        {
+            *gives = dirs_give_way;
+        }
+        Ok(output)
     }
 
     /// The same, under another name until it is whole.
@@ -81,6 +93,7 @@ impl Output {
                 dir,
                 temporary,
                 name,
+                dirs_give_way: false,
             },
         ))
     }
@@ -118,7 +131,7 @@ impl Output {
 
     /// Sets metadata and gives it its name. The modification time comes last: it tells that the file
     /// is whole.
-    pub fn finish(mut self, header: &FileHeader, options: &CheckoutOptions) -> io::Result<()> {
+    pub fn finish(&mut self, header: &FileHeader, options: &CheckoutOptions) -> io::Result<()> {
         if self.ends_in_hole {
             self.file.set_len(self.end)?;
         }
@@ -130,9 +143,10 @@ impl Output {
             dir,
             temporary,
             name,
+            dirs_give_way,
         } = &self.place
         {
-            rustix::fs::renameat(dir, temporary, dir, name)?;
+            replace(dir.as_fd(), temporary, name, *dirs_give_way)?;
             self.place = Place::Final;
         }
         Ok(())
@@ -166,7 +180,10 @@ pub(super) fn begin(job: &Job<'_>, row: Row) -> Result<Option<Output>> {
     if matches!(job.existing, Existing::Overwrite | Existing::Update) {
         let (above, name) = split(&path);
         let dir = job.root.open_dir(above).at(at())?;
-        return Output::replacing(dir, name).at(at()).map(Some);
+        let dirs_give_way = job.existing == Existing::Update;
+        return Output::replacing(dir, name, dirs_give_way)
+            .at(at())
+            .map(Some);
     }
     let open = || job.root.open(&path, NEW, Mode::RUSR | Mode::WUSR);
     match open() {
@@ -216,8 +233,32 @@ pub(super) fn stays(job: &Job<'_>, row: Row, path: &str) -> Result<bool> {
     };
     if stays {
         job.counters.kept.fetch_add(1, Relaxed);
+        if !object.header.is_symlink() {
+            let dir = job.root.open_dir(above).at(at())?;
+            sync(job, dir.as_fd(), name).at(at())?;
+        }
     }
     Ok(stays)
+}
+
+/// Makes a file durable that was there already, if each one is to be: whoever wrote it need not have
+/// done so.
+pub(super) fn sync(job: &Job<'_>, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let is_file = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if job.options.durability != Durability::Each
+        || !is_file(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    {
+        return Ok(());
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = |access| rustix::fs::openat(dir, name, flags | access, Mode::empty());
+    let file = match open(OFlags::RDONLY) {
+        Err(Errno::ACCESS) => open(OFlags::WRONLY)?,
+        other => other?,
+    };
+    rustix::fs::fsync(file)?;
+    job.counters.synced.fetch_add(1, Relaxed);
+    Ok(())
 }
 
 /// Whether a regular file looks as it did when it was finished, and was not written to since.
@@ -230,9 +271,8 @@ pub(super) fn is_whole(stat: &Stat, object: &FileObject, options: &CheckoutOptio
 
 /// Makes a symbolic link.
 pub(super) fn symlink(job: &Job<'_>, dir: BorrowedFd<'_>, row: Row) -> Result<()> {
-    let path = job.plan.path(row);
-    let at = || job.os_path(&path);
-    let (_, name) = split(&path);
+    let at = || job.os_path(&job.plan.path(row));
+    let name = job.plan.name(row);
     let header = &job.plan.object(row).header;
     let make = |name: &str| rustix::fs::symlinkat(header.symlink_target.as_slice(), dir, name);
     if matches!(job.existing, Existing::Overwrite | Existing::Update) {
@@ -242,7 +282,7 @@ pub(super) fn symlink(job: &Job<'_>, dir: BorrowedFd<'_>, row: Row) -> Result<()
             make(&temporary).at(at())?;
         }
         let done = finish_symlink(dir, &temporary, header, job.options)
-            .and_then(|()| Ok(rustix::fs::renameat(dir, &temporary, dir, name)?));
+            .and_then(|()| replace(dir, &temporary, name, job.existing == Existing::Update));
         done.inspect_err(|_| {
             let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
         })
@@ -250,7 +290,7 @@ pub(super) fn symlink(job: &Job<'_>, dir: BorrowedFd<'_>, row: Row) -> Result<()
     } else {
         match make(name) {
             Err(Errno::EXIST) => {
-                if stays(job, row, &path)? {
+                if stays(job, row, &job.plan.path(row))? {
                     return Ok(());
                 }
                 rustix::fs::unlinkat(dir, name, AtFlags::empty()).at(at())?;
@@ -296,9 +336,6 @@ pub(super) fn finish_dir(
     }
     rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode & 0o7777))?;
     rustix::fs::futimens(fd, &EPOCH)?;
-    if options.durability == Durability::Each {
-        rustix::fs::fsync(fd)?;
-    }
     Ok(())
 }
 

@@ -180,10 +180,30 @@ struct Task<'a> {
 }
 
 /// A file to be read.
-struct Item {
+struct Item<'n> {
     id: ObjectId,
-    path: String,
-    head: Head,
+    path: &'n str,
+    weight: Weight,
+}
+
+/// What a file takes while it is read. Headers themselves are read again with the contents: each has
+/// up to a megabyte of attributes, and there are as many as files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Weight {
+    size: u64,
+    header: u64,
+}
+
+impl Weight {
+    fn of(head: &Head) -> Self {
+        let header = &head.header;
+        let xattrs = header.xattrs.iter();
+        let xattrs: usize = xattrs.map(|(name, value)| name.len() + value.len()).sum();
+        Self {
+            size: head.size,
+            header: (header.symlink_target.len() + xattrs) as u64,
+        }
+    }
 }
 
 impl Task<'_> {
@@ -254,7 +274,7 @@ impl Task<'_> {
         base: Option<ObjectId>,
         report: &mut ImportReport,
     ) -> Result<Transaction<'t>> {
-        let mut heads: HashMap<ObjectId, Head> = HashMap::new();
+        let mut weights: HashMap<ObjectId, Weight> = HashMap::new();
         let mut announced = false;
         loop {
             let mut txn = self.repo.begin(self.monitor)?;
@@ -262,9 +282,9 @@ impl Task<'_> {
                 txn.set_parent(base)?;
             }
             // What was published before may have been pruned meanwhile, so each round looks anew.
-            let items = self.items(&txn, needed, partial, &mut heads)?;
+            let items = self.items(&txn, needed, partial, &mut weights)?;
             txn.announce_paths(needed.files.values());
-            let bytes = items.iter().map(|item| item.head.size);
+            let bytes = items.iter().map(|item| item.weight.size);
             if !std::mem::replace(&mut announced, true) {
                 self.monitor.begin(Phase::Store, Some(bytes.sum()));
             }
@@ -274,7 +294,7 @@ impl Task<'_> {
                 let (batch, later) = rest.split_at(batch_len(rest, self.publish_bytes));
                 rest = later;
                 self.put(&mut txn, batch)?;
-                stored += batch.iter().map(|item| item.head.size).sum::<u64>();
+                stored += batch.iter().map(|item| item.weight.size).sum::<u64>();
                 report.read_files += batch.len() as u64;
             }
             report.read_bytes += stored;
@@ -287,49 +307,49 @@ impl Task<'_> {
     }
 
     /// The files that neither the repository nor the transaction has, in the order of storage.
-    fn items(
+    fn items<'n>(
         &self,
         txn: &Transaction<'_>,
-        needed: &Needed,
+        needed: &'n Needed,
         partial: bool,
-        heads: &mut HashMap<ObjectId, Head>,
-    ) -> Result<Vec<Item>> {
+        weights: &mut HashMap<ObjectId, Weight>,
+    ) -> Result<Vec<Item<'n>>> {
         let mut missing = Vec::new();
         for (id, path) in &needed.files {
             if !txn.has_file(id)? {
                 missing.push((id, path));
             }
         }
-        let read = |(id, path): (&ObjectId, &String)| {
+        let read = |(id, path): (&ObjectId, &'n String)| {
             if self.monitor.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let head = match heads.get(id) {
-                Some(head) => Some(head.clone()),
-                None => self.from.head(id)?,
+            let weight = match weights.get(id) {
+                Some(weight) => Some(*weight),
+                None => self.from.head(id)?.as_ref().map(Weight::of),
             };
-            let (id, path) = (*id, path.clone());
-            match head {
-                Some(head) => Ok(Some(Item { id, path, head })),
+            let id = *id;
+            match weight {
+                Some(weight) => Ok(Some(Item { id, path, weight })),
                 None if partial => Ok(None),
                 None => Err(self.from.missing(ObjectKind::File, &id)),
             }
         };
         let items: Vec<_> = missing.into_par_iter().map(read).collect::<Result<_>>()?;
-        let mut items: Vec<Item> = items.into_iter().flatten().collect();
-        heads.extend(items.iter().map(|item| (item.id, item.head.clone())));
+        let mut items: Vec<Item<'n>> = items.into_iter().flatten().collect();
+        weights.extend(items.iter().map(|item| (item.id, item.weight)));
         // As `grove commit` does: small ones like next to like, then large ones by path.
         items.sort_by_cached_key(|item| {
-            let small = item.head.size <= GROUPED_MAX;
+            let small = item.weight.size <= GROUPED_MAX;
             let order = small.then(|| LayoutKey::new(item.path.as_bytes(), 0));
-            (order.ok_or(()), item.path.clone())
+            (order.ok_or(()), item.path)
         });
         Ok(items)
     }
 
     /// Reads, verifies and stores some files.
-    fn put(&self, txn: &mut Transaction<'_>, batch: &[Item]) -> Result<()> {
-        let read = |item: &Item| self.read(item);
+    fn put(&self, txn: &mut Transaction<'_>, batch: &[Item<'_>]) -> Result<()> {
+        let read = |item: &Item<'_>| self.read(item);
         let read: Vec<(NewFile, Content)> = batch.par_iter().map(read).collect::<Result<_>>()?;
         let mut files = Vec::with_capacity(read.len());
         let mut at = Vec::with_capacity(read.len());
@@ -339,7 +359,7 @@ impl Task<'_> {
                     stream: &mut *stream,
                     failed: None,
                 };
-                let entry = txn.put_stream(file, &mut watched, item.head.size);
+                let entry = txn.put_stream(file, &mut watched, item.weight.size);
                 let entry = match (entry, watched.failed) {
                     (Err(_), Some(error)) => Err(self.from.unreadable(&item.id, error)),
                     (entry, _) => entry,
@@ -360,15 +380,21 @@ impl Task<'_> {
         Ok(())
     }
 
-    fn take(&self, txn: &mut Transaction<'_>, item: &Item, entry: &FileEntry) -> Result<()> {
+    fn take(&self, txn: &mut Transaction<'_>, item: &Item<'_>, entry: &FileEntry) -> Result<()> {
         if entry.id != item.id {
             return Err(self.from.misnamed(&item.id, entry.id));
         }
         txn.put_listed_file(entry)
     }
 
-    fn read(&self, item: &Item) -> Result<(NewFile, Content)> {
-        let (id, head) = (&item.id, &item.head);
+    fn read(&self, item: &Item<'_>) -> Result<(NewFile, Content)> {
+        let id = &item.id;
+        let head = self.from.head(id)?;
+        let head = &head.ok_or_else(|| self.from.missing(ObjectKind::File, id))?;
+        if Weight::of(head) != item.weight {
+            let path = self.from.object(ObjectKind::File, id);
+            return Err(Error::InputChanged { path });
+        }
         let content = self.from.content(id, head)?;
         let header = match head.header.hashed_forms().as_slice() {
             [header] => Some(header.clone()),
@@ -376,7 +402,7 @@ impl Task<'_> {
             _ => self.from.hashed_header(id, head)?,
         };
         let header = header.unwrap_or_else(|| head.header.clone());
-        let hint = item.path.clone().into_bytes();
+        let hint = item.path.as_bytes().to_vec();
         let (body, content) = match content {
             Content::None => (Body::None, Content::None),
             Content::Bytes(bytes) => (Body::Bytes(bytes), Content::None),
@@ -404,10 +430,11 @@ impl Read for Watched<'_> {
 }
 
 /// How many of the files are read together.
-fn batch_len(todo: &[Item], limit: u64) -> usize {
+fn batch_len(todo: &[Item<'_>], limit: u64) -> usize {
     let (mut held, mut bytes) = (0u64, 0u64);
-    let fits = |item: &&Item| {
-        let size = item.head.size;
+    let fits = |item: &&Item<'_>| {
+        let Weight { size, header } = item.weight;
+        held += header;
         // Large ones are not held, but open: few at a time.
         held += if size > IN_MEMORY_MAX {
             BATCH_BYTES / OPEN_FILES
@@ -459,4 +486,27 @@ fn keep_config(repo: &Repository, theirs: &KeyFile, monitor: &dyn Monitor) -> Re
     }
     repo.check_writable()?;
     replace_file(repo.storage(), &path, new.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_together_is_bounded_by_contents_headers_and_number() {
+        let batch = |size, header| {
+            let item = || Item {
+                id: ObjectId::of(b""),
+                path: "",
+                weight: Weight { size, header },
+            };
+            let todo: Vec<Item<'_>> = (0..2 * BATCH_FILES).map(|_| item()).collect();
+            batch_len(&todo, 1 << 30)
+        };
+        assert_eq!(batch(0, 0), BATCH_FILES);
+        assert_eq!(batch(1 << 20, 0), 16);
+        assert_eq!(batch(1, 1 << 20), 15);
+        assert_eq!(batch(1 << 29, 0), 2);
+        assert_eq!(batch(2 << 30, 0), 1);
+    }
 }

@@ -7,6 +7,7 @@
 mod gain;
 mod judge;
 mod keep;
+mod stale;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use self::gain::Gone;
 use self::judge::{Fate, Judged, judge};
 use self::keep::{History, Kept, check, decide};
+use self::stale::Stale;
 use self::sweep::Copies;
 use super::reach::{EntrySet, Marker, forget, key as entry_key};
 use crate::error::Result;
@@ -84,6 +86,14 @@ pub struct PruneReport {
     pub freed_bytes: u64,
     /// What the entries take that are left.
     pub left_bytes: u64,
+    /// Files in caches deleted: of objects and payloads that are gone.
+    pub cached_files_deleted: u64,
+    /// What that gave back: nothing for files that checkouts have hard links to.
+    pub cached_bytes: u64,
+    /// Static deltas deleted: to commits that are gone.
+    pub deltas_deleted: u64,
+    /// Their bytes.
+    pub delta_bytes: u64,
     /// On a dry run: what each of the deleted commits gives back.
     pub gone: Vec<Gone>,
     /// On a dry run: what they give back together.
@@ -116,6 +126,7 @@ pub fn prune(
     };
     work.mark()?;
     let packs = work.judge(&mut report)?;
+    let stale = Stale::find(&mut work, &mut report)?;
     if options.dry_run {
         work.tell(&mut report);
         gain::estimate(&mut work, &packs, &mut report)?;
@@ -131,6 +142,7 @@ pub fn prune(
         monitor.end(Phase::Prune);
     }
     work.tell(&mut report);
+    stale.remove(repo, monitor);
     let there = repo.commits()?.into_iter().collect();
     forget(repo, &there);
     repo.retain_images(&there);

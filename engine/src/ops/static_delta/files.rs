@@ -185,6 +185,15 @@ pub fn exists(repo: &Repository, name: &DeltaName) -> bool {
     repo.path().join(name.dir()).join(SUPERBLOCK).is_file()
 }
 
+/// What the files of a delta take.
+pub(in crate::ops) fn size(repo: &Repository, name: &DeltaName) -> u64 {
+    let files = fs::read_dir(repo.path().join(name.dir()));
+    let files = files.into_iter().flatten().flatten();
+    files
+        .filter_map(|file| Some(file.metadata().ok()?.len()))
+        .sum()
+}
+
 /// Moves a finished delta to its place, from a directory in the staging area.
 pub(super) fn install(repo: &Repository, dir: &Path, name: &DeltaName) -> Result<()> {
     let target = repo.path().join(name.dir());

@@ -9,7 +9,7 @@ use super::superblock::PartHead;
 use crate::bsdiff::{Patch, Step};
 use crate::error::Result;
 use crate::id::{ObjectId, ObjectKind};
-use crate::object::{FileHeader, FileObject};
+use crate::object::{FileHeader, FileObject, FormHasher};
 use crate::ops::changes::Object;
 use crate::repo::Repository;
 
@@ -304,7 +304,7 @@ fn patch(
 /// A sink that compares what is made with the names it shall have, and keeps nothing.
 #[derive(Debug, Default)]
 pub(super) struct Checker {
-    file: Option<(ObjectId, Vec<crate::object::FileHasher>)>,
+    file: Option<(ObjectId, FormHasher)>,
 }
 
 impl Sink for Checker {
@@ -320,28 +320,24 @@ impl Sink for Checker {
         header
             .check()
             .map_err(|error| Fault::invalid(format!("file object {id}: {error}")))?;
-        let mut hashers = vec![header.hasher()];
-        if !header.xattrs.is_sorted() {
-            hashers.push(header.with_sorted_xattrs().hasher());
-        }
-        self.file = Some((*id, hashers));
+        self.file = Some((*id, header.form_hasher()));
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if let Some((_, hashers)) = &mut self.file {
-            hashers.iter_mut().for_each(|hasher| hasher.update(bytes));
+        if let Some((_, hasher)) = &mut self.file {
+            hasher.update(bytes);
         }
         Ok(())
     }
 
     fn end(&mut self) -> Result<(), Fault> {
-        let Some((id, hashers)) = self.file.take() else {
+        let Some((id, hasher)) = self.file.take() else {
             return Ok(());
         };
-        match hashers.into_iter().any(|hasher| hasher.finish() == id) {
-            true => Ok(()),
-            false => Err(Fault::other_object(ObjectKind::File, &id)),
+        match hasher.finish(&id) {
+            Some(_) => Ok(()),
+            None => Err(Fault::other_object(ObjectKind::File, &id)),
         }
     }
 }

@@ -19,6 +19,7 @@ mod writer;
 use std::path::Path;
 
 pub use self::apply::{ApplyReport, apply_offline};
+pub(in crate::ops) use self::files::size;
 pub use self::files::{
     DeltaAt, DeltaInfo, PartInfo, VerifyReport, delete, exists, list, show, verify,
 };

@@ -23,6 +23,10 @@ const HEAD: usize = 256 << 10;
 /// What programs that read in pieces give the encoder at a time.
 const PIECE: usize = 128 << 10;
 
+/// Threads of the encoder that works in jobs. What it writes depends on its jobs, which have one size
+/// whatever the number of threads is.
+const MAX_WORKERS: usize = 4;
+
 /// Room for what a flush adds.
 const SLACK: usize = 1 << 10;
 
@@ -127,6 +131,11 @@ impl Settings {
 
     /// Encodes the bytes, or only the first ones of `len`, as far as whole blocks go.
     fn encode(self, plain: &[u8], len: usize) -> io::Result<Vec<u8>> {
+        let workers = rayon::current_num_threads().min(MAX_WORKERS);
+        self.encode_with(workers, plain, len)
+    }
+
+    fn encode_with(self, workers: usize, plain: &[u8], len: usize) -> io::Result<Vec<u8>> {
         let failed = |code| io::Error::other(zstd::zstd_safe::get_error_name(code));
         let mut context = CCtx::try_create().ok_or_else(|| io::Error::other("no memory"))?;
         let mut parameters = vec![
@@ -135,7 +144,7 @@ impl Settings {
             CParameter::ContentSizeFlag(self.sized),
         ];
         if self.mode == Mode::Jobs {
-            parameters.push(CParameter::NbWorkers(1));
+            parameters.push(CParameter::NbWorkers(workers as u32));
         }
         for parameter in parameters {
             context.set_parameter(parameter).map_err(failed)?;
@@ -276,4 +285,26 @@ pub(super) fn redo(
     }
     let predicted = settings.encode(plain, plain.len()).ok()?;
     corrections::apply(corrections, predicted, plain, size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recode::tests::text;
+
+    #[test]
+    fn the_number_of_threads_does_not_change_what_is_made() {
+        // Level 1 has jobs of 2 MiB.
+        let plain = text(1_600_000);
+        assert!(plain.len() > 5 << 20);
+        let settings = Settings {
+            level: 1,
+            mode: Mode::Jobs,
+            checksum: true,
+            sized: false,
+        };
+        let made = |workers| settings.encode_with(workers, &plain, plain.len()).unwrap();
+        let one = made(1);
+        assert!((2..=MAX_WORKERS).all(|workers| made(workers) == one));
+    }
 }

@@ -46,14 +46,15 @@ pub struct Args {
     allow_noent: bool,
     /// Make files hard links to whole files in the repository's cache; what writes to one of them in
     /// place changes it in all checkouts made so; in later ones, too, if it sets the modification
-    /// time back to 0
+    /// time back to 0 and names of the file are added or removed before the next checkout
     #[arg(long, short = 'H')]
     require_hardlinks: bool,
     /// Accepted because ostree has it: without -H, files are always copies
     #[arg(long, short = 'C', conflicts_with = "require_hardlinks")]
     force_copy: bool,
     /// Change a directory that this repository checked out to hold REV, touching only what differs;
-    /// what else was done to it stays
+    /// what else was done to it stays. A directory that was replaced, by a link for example, stays
+    /// replaced: what has changed below it is left out, and told
     #[arg(long, conflicts_with_all = ["overlay", "user_mode", "subpath", "require_hardlinks"])]
     update: bool,
     /// Make the result durable before returning: 'each' file on its own, or the whole file system
@@ -108,13 +109,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 fn tell(globals: &Globals, report: CheckoutReport) {
     if globals.verbose {
-        let CheckoutReport { dirs, files, linked_files, symlinks, kept, written_bytes } = report;
+        let CheckoutReport { dirs, files, linked_files, symlinks, kept, left_out, .. } = report;
         eprintln!(
-            "{dirs} directories, {}, {}, {}, {} written, {kept} kept",
+            "{dirs} directories, {}, {}, {}, {} written, {kept} kept, {left_out} left out",
             ui::count(files, "file"),
             ui::count(linked_files, "hard link"),
             ui::count(symlinks, "symbolic link"),
-            ui::human(written_bytes),
+            ui::human(report.written_bytes),
         );
     }
 }

@@ -19,6 +19,8 @@ use crate::ui::{self, SizeSwitch};
 /// Without options only what no commit needs is deleted. Others may read, mount and commit
 /// meanwhile; a commit that is mounted or being checked out is kept.
 ///
+/// Cached files of what is deleted go, too, and so do static deltas to commits that are gone.
+///
 /// What a commit needs is found once and remembered. With --dry-run, each commit that would go is
 /// listed with what its deletion alone would give back; what several share comes on top when they
 /// go together.
@@ -87,6 +89,10 @@ struct Report {
     packs_rewritten: u64,
     freed_bytes: u64,
     left_bytes: u64,
+    cached_files_deleted: u64,
+    cached_bytes: u64,
+    deltas_deleted: u64,
+    delta_bytes: u64,
     leased_commits: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gone: Option<GoneReport>,
@@ -172,6 +178,10 @@ fn report(found: PruneReport, dry_run: bool) -> Report {
         packs_rewritten: found.packs_rewritten,
         freed_bytes: found.freed_bytes,
         left_bytes: found.left_bytes,
+        cached_files_deleted: found.cached_files_deleted,
+        cached_bytes: found.cached_bytes,
+        deltas_deleted: found.deltas_deleted,
+        delta_bytes: found.delta_bytes,
         leased_commits: found.leased.iter().map(ToString::to_string).collect(),
         gone: dry_run.then(|| GoneReport { bytes, commits: commits.collect() }),
     }
@@ -183,14 +193,14 @@ fn print(found: &PruneReport, args: &Args) -> Result<()> {
     if found.entries_deleted + found.entries_left == 0 {
         writeln!(out, "No unreachable entries")?;
     }
+    let (deleted, freed) = if args.no_prune {
+        ("Would delete", "would be freed")
+    } else {
+        ("Deleted", "freed")
+    };
     if found.entries_deleted > 0 {
         let commits = ui::count(found.commits_deleted, "commit");
         let entries = ui::count(found.entries_deleted, "entry");
-        let (deleted, freed) = if args.no_prune {
-            ("Would delete", "would be freed")
-        } else {
-            ("Deleted", "freed")
-        };
         let size = args.sizes.show(found.freed_bytes);
         writeln!(out, "{deleted} {entries}, {commits}; {size} {freed}")?;
     }
@@ -201,6 +211,15 @@ fn print(found: &PruneReport, args: &Args) -> Result<()> {
             out,
             "Left {entries}, {size}, in packs that are mostly in use"
         )?;
+    }
+    for (count, noun, bytes) in [
+        (found.cached_files_deleted, "cached file", found.cached_bytes),
+        (found.deltas_deleted, "static delta", found.delta_bytes),
+    ] {
+        if count > 0 {
+            let size = args.sizes.show(bytes);
+            writeln!(out, "{deleted} {}; {size} {freed}", ui::count(count, noun))?;
+        }
     }
     for id in &found.leased {
         writeln!(out, "Kept {id}: mounted or being read")?;

@@ -85,7 +85,8 @@ pub struct ExportReport {
 ///
 /// # Errors
 /// [`Error::UnsupportedInput`] for what the mode cannot hold, and for a repository of another one;
-/// damage of ours. What was written until then is whole, and no ref has changed.
+/// [`Error::RefConflict`] for a ref that cannot be beside one that is there, before anything is
+/// written; damage of ours. What was written until then is whole, and no ref has changed.
 pub fn export(
     repo: &Repository,
     path: &Path,
@@ -98,6 +99,9 @@ pub fn export(
     let _lease = repo.lease(&order)?;
     let config = super::config_of(repo)?;
     let target = Target::open(path, options.mode, &config, options.fsync)?;
+    for name in refs.keys() {
+        target.make_room_for_ref(name)?;
+    }
     let partial = repo.partial_commits()?;
     let mut job = Job {
         repo,
@@ -120,7 +124,10 @@ pub fn export(
     let exported: BTreeSet<ObjectId> = order.into_iter().collect();
     let wanted = |id: &ObjectId| exported.contains(id);
     (report.deltas, report.delta_bytes) = deltas::copy(repo.path(), &target, &wanted)?;
+    target.flush()?;
     for (name, id) in &refs {
+        // As it was long ago that somebody looked.
+        target.make_room_for_ref(name)?;
         target.stage_ref(name, id)?;
     }
     target.flush()?;

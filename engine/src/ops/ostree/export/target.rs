@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
 use crate::id::{ObjectId, ObjectKind};
@@ -150,14 +152,46 @@ impl Target {
         self.stage_at(name, |path| write_file(path, bytes))
     }
 
+    /// Sees that a ref can be put where it belongs, and makes the directories for it.
+    ///
+    /// # Errors
+    /// [`Error::RefConflict`] if a ref is there whose name is the beginning of this one, or the other
+    /// way round.
+    pub(super) fn make_room_for_ref(&self, name: &str) -> Result<()> {
+        let root = self.repo.path();
+        let place = ref_place(name);
+        let conflict = |other: &Path| {
+            let other = other.strip_prefix(root).unwrap_or(other);
+            Error::RefConflict {
+                name: name.to_owned(),
+                other: other.display().to_string(),
+            }
+        };
+        for (at, _) in place.match_indices('/') {
+            let above = root.join(&place[..at]);
+            match std::fs::create_dir(&above) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.at(&above)?,
+            }
+            if !above.is_dir() {
+                return Err(conflict(&above));
+            }
+        }
+        let path = root.join(&place);
+        let above = path.parent().unwrap_or(root);
+        accessat(CWD, above, Access::WRITE_OK, AtFlags::EACCESS).at(above)?;
+        if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir())
+            && let Some(other) = remove_empty(&path).at(&path)?
+        {
+            return Err(conflict(&other));
+        }
+        Ok(())
+    }
+
     /// Sets a ref.
     pub(super) fn stage_ref(&self, name: &str, id: &ObjectId) -> Result<()> {
-        let place = match (name.split_once(':'), name.strip_prefix(MIRRORS)) {
-            (Some((remote, name)), _) => format!("refs/remotes/{remote}/{name}"),
-            (None, Some(_)) => name.to_owned(),
-            (None, None) => format!("refs/heads/{name}"),
-        };
-        self.stage_at(place, |path| write_file(path, format!("{id}\n").as_bytes()))
+        let write = |path: &Path| write_file(path, format!("{id}\n").as_bytes());
+        self.stage_at(ref_place(name), write)
     }
 
     /// Tells those who watch the repository that its refs have changed.
@@ -169,6 +203,30 @@ impl Target {
             .and_then(|dir| dir.set_times(times))
             .at(path)
     }
+}
+
+/// Where a ref lies below the repository.
+fn ref_place(name: &str) -> String {
+    match (name.split_once(':'), name.strip_prefix(MIRRORS)) {
+        (Some((remote, name)), _) => format!("refs/remotes/{remote}/{name}"),
+        (None, Some(_)) => name.to_owned(),
+        (None, None) => format!("refs/heads/{name}"),
+    }
+}
+
+/// Removes a directory that deleted refs have left; or gives a file that is in it.
+fn remove_empty(dir: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            return Ok(Some(entry.path()));
+        }
+        if let Some(file) = remove_empty(&entry.path())? {
+            return Ok(Some(file));
+        }
+    }
+    std::fs::remove_dir(dir)?;
+    Ok(None)
 }
 
 fn create(path: &Path, mode: RepoMode, config: &KeyFile) -> Result<()> {
