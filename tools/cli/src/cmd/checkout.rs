@@ -8,10 +8,12 @@ use grove_engine::Error as Engine;
 use grove_engine::ops::checkout::{
     CheckoutOptions, CheckoutReport, Durability, Union, checkout, update,
 };
+use serde::Serialize;
 
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
-use crate::ui;
+use crate::json::{self, JsonSwitch};
+use crate::ui::{self, SizeSwitch};
 
 /// Write a commit to a new directory
 ///
@@ -59,6 +61,22 @@ pub struct Args {
     /// Make the result durable before returning: 'each' file on its own, or the whole file system
     #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true)]
     fsync: Fsync,
+    #[command(flatten)]
+    sizes: SizeSwitch,
+    #[command(flatten)]
+    json: JsonSwitch,
+}
+
+#[derive(Serialize)]
+struct Report {
+    commit: String,
+    destination: String,
+    directories: u64,
+    files: u64,
+    linked_files: u64,
+    symlinks: u64,
+    kept: u64,
+    written_bytes: u64,
 }
 
 /// ostree's words for yes and no.
@@ -99,24 +117,32 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let write = if args.update { update } else { checkout };
     let done = write(&repo, &commit, &destination, &options, &progress);
     progress.finish();
-    match done {
-        Err(Engine::PathNotFound { .. }) if args.allow_noent => {}
-        other => tell(globals, other.map_err(|error| explain(error, args))?),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn tell(globals: &Globals, report: CheckoutReport) {
-    if globals.verbose {
-        let CheckoutReport { dirs, files, linked_files, symlinks, kept, written_bytes } = report;
+    let report = match done {
+        Err(Engine::PathNotFound { .. }) if args.allow_noent => CheckoutReport::default(),
+        other => other.map_err(|error| explain(error, args))?,
+    };
+    let CheckoutReport { dirs, files, linked_files, symlinks, kept, written_bytes } = report;
+    if args.json.json {
+        json::print(&Report {
+            commit: commit.to_string(),
+            destination: destination.display().to_string(),
+            directories: dirs,
+            files,
+            linked_files,
+            symlinks,
+            kept,
+            written_bytes,
+        })?;
+    } else if globals.verbose {
         eprintln!(
             "{dirs} directories, {}, {}, {}, {} written, {kept} kept",
             ui::count(files, "file"),
             ui::count(linked_files, "hard link"),
             ui::count(symlinks, "symbolic link"),
-            ui::human(written_bytes),
+            args.sizes.show(written_bytes),
         );
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn explain(error: Engine, args: &Args) -> Error {
