@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::beneath::split;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Phase};
 use crate::object::{DirMeta, FileObject};
 use crate::ops::diff::{ChangeKind, DiffReport};
 use crate::ops::ls::{Node, resolve_path};
@@ -101,6 +101,7 @@ impl Plan {
                 plan.dirs.push(dir);
                 trees.push(entry.tree);
             }
+            monitor.advance(Phase::Scan, listing.files.len() as u64);
             let files = listing.files.iter();
             plan.dirs[at].files = files
                 .map(|(name, id)| (name.clone(), plan.numbers.number(*id, &mut ids)))
