@@ -61,6 +61,15 @@ fn a_manual_page_has_the_examples_and_leads_to_the_page_above() {
     );
 }
 
+/// The unit that packages bring is the one that the documentation shows.
+#[test]
+fn the_unit_of_the_documentation_is_the_one_that_is_installed() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let read = |name: &str| fs::read_to_string(Path::new(root).join(name)).expect("a file");
+    let unit = read("tools/cli/dist/grove@.service");
+    assert!(read("docs/mount.md").contains(&format!("```text\n# grove@.service\n{unit}```\n")));
+}
+
 #[test]
 fn completions_know_the_verbs() {
     let env = Env::new();
