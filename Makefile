@@ -9,7 +9,7 @@ MAX_LOCKED := 240
 BENCH := release
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: help setup fmt lint test demo bench-small soak suites docs ci
+.PHONY: help setup fmt lint test demo bench-small soak suites packages docs ci
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -56,6 +56,11 @@ soak: ## Read mounts for an hour beside everything that disturbs them
 suites: setup ## Suites of others above a mount: pjdfstest, if it is installed
 	$(CARGO) build --workspace --bins --locked
 	@scripts/pjdfstest.sh $(TARGET)/debug
+
+packages: PACKAGES += dpkg-dev man-db
+packages: setup ## Build a Debian and an RPM package, and try them
+	$(CARGO) build --workspace --bins --locked --release
+	@CARGO="$(CARGO)" scripts/packages.sh $(TARGET)
 
 docs: ## Build the documentation of the crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked

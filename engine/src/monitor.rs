@@ -13,7 +13,7 @@ pub enum Phase {
     Scan,
     /// Reading, hashing and storing payloads; counted in bytes.
     Store,
-    /// Writing directory and commit objects.
+    /// Writing directory objects; counted in their entries, or in objects.
     Tree,
     /// Making packs and index durable.
     Publish,
@@ -29,10 +29,14 @@ pub enum Phase {
     Reindex,
     /// Deleting and rewriting packs; counted in packs.
     Prune,
-    /// Rewriting packs; counted in bytes written.
+    /// Rewriting packs; counted in bytes written, of those that the packs had before.
     Repack,
+    /// Making, checking or deleting parity files; counted in packs.
+    Parity,
     /// Making or applying a delta; counted in bytes of what it makes.
     Delta,
+    /// Measuring; counted in steps.
+    Measure,
 }
 
 /// Receives progress; implementations must be cheap, they are called often and from many threads.

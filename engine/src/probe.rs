@@ -1,19 +1,21 @@
-//! Entry points for measuring the index and sketches apart from everything else.
+//! Entry points for measuring the parts of the engine apart from each other.
 //!
 //! Not part of the public interface.
 
+use std::io;
 use std::path::Path;
 
-use crate::compress::LEVEL;
+use crate::bsdiff::{self, Aligner, Patch, Step};
+use crate::compress::{self, Codec, LEVEL};
 use crate::error::{IoResultExt, Result};
 use crate::fs::DiskStorage;
 use crate::id::{ObjectId, PackId};
 use crate::index::ObjectIndex;
 use crate::index::set::Index;
 use crate::index::sled::SledIndex;
-use crate::pack::writer::{BlockBuilder, IndexRow, PackWriter};
+use crate::pack::writer::{Block, BlockBuilder, IndexRow, PackWriter};
 use crate::pack::{BlockClass, EntryKind, Key};
-use crate::repo::Repository;
+use crate::repo::{Repository, split};
 use crate::sketch::{FEATURES, Sketch};
 
 /// Entries of a block: as many records as make a block of metadata.
@@ -22,6 +24,94 @@ const BLOCK_ENTRIES: u64 = 1500;
 /// The features of a file by which it is compared with others.
 pub fn sketch(bytes: &[u8]) -> Option<[u32; FEATURES]> {
     Sketch::of(bytes).map(|sketch| *sketch.features())
+}
+
+/// The lengths of the chunks that a payload is cut into by content; none if it is not.
+pub fn chunks(bytes: &[u8]) -> Vec<usize> {
+    let cuts = split::pieces(bytes, false).unwrap_or_default();
+    cuts.into_iter().map(|cut| cut.range.len()).collect()
+}
+
+/// Bytes as a block stores them.
+#[derive(Debug)]
+pub struct Compressed {
+    codec: Codec,
+    stored: Vec<u8>,
+    raw_len: usize,
+}
+
+/// Compresses as a commit does.
+pub fn compress(raw: &[u8]) -> io::Result<Compressed> {
+    let (codec, stored) = compress::compress(raw, LEVEL)?;
+    let raw_len = raw.len();
+    Ok(Compressed {
+        codec,
+        stored,
+        raw_len,
+    })
+}
+
+impl Compressed {
+    /// The bytes again.
+    pub fn decompress(&self) -> io::Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(self.raw_len);
+        compress::decompress(self.codec, &self.stored, self.raw_len, &mut out)?;
+        Ok(out)
+    }
+}
+
+/// Compresses a version of a file as a delta against another one.
+pub fn compress_against(base: &[u8], raw: &[u8]) -> io::Result<Vec<u8>> {
+    compress::compress_with_prefix(raw, base, LEVEL)
+}
+
+/// The difference of two versions of a file, as static deltas hold it.
+pub fn bsdiff(old: &[u8], new: &[u8]) -> Vec<u8> {
+    let stretches = Aligner::default().align(old, new);
+    bsdiff::encode(old, new, &stretches)
+}
+
+/// The new version of a file of which the difference is that of [`bsdiff`].
+pub fn bspatch(old: &[u8], difference: &[u8], size: usize) -> Option<Vec<u8>> {
+    let mut patch = Patch::new(difference, size as u64);
+    let mut new = Vec::with_capacity(size);
+    while let Some(step) = patch.next().ok()? {
+        match step {
+            Step::Take(bytes) => new.extend_from_slice(bytes),
+            Step::Add(from, bytes) => {
+                let base = old.get(usize::try_from(from).ok()?..)?.get(..bytes.len())?;
+                let sums = base.iter().zip(bytes).map(|(a, b)| a.wrapping_add(*b));
+                new.extend(sums);
+            }
+        }
+    }
+    Some(new)
+}
+
+/// Extents, compressed and ready to be appended to a pack.
+#[derive(Debug)]
+pub struct Blocks(Vec<Block>);
+
+impl Blocks {
+    /// Compresses extents.
+    pub fn new(extents: &[Vec<u8>]) -> io::Result<Self> {
+        let block = |(number, bytes): (u64, &Vec<u8>)| {
+            let key = Key::new(EntryKind::Payload, key(number).id);
+            Block::single(BlockClass::Extent, key, bytes, LEVEL)
+        };
+        (0..)
+            .zip(extents)
+            .map(block)
+            .collect::<io::Result<_>>()
+            .map(Self)
+    }
+
+    /// Writes them to a file in the form of a pack that was not ended; gives its size.
+    pub fn append_to(&self, path: &Path) -> Result<u64> {
+        let mut pack = PackWriter::create(&DiskStorage, path)?;
+        self.0.iter().try_for_each(|block| pack.append(block))?;
+        Ok(pack.size())
+    }
 }
 
 fn key(number: u64) -> Key {

@@ -206,8 +206,22 @@ impl MutableTree {
                 meta,
             });
         }
+        txn.advance_tree((listing.files.len() + listing.dirs.len()) as u64);
         let meta = txn.put_dirmeta(meta)?;
         Ok((txn.put_dirtree(&listing)?, meta))
+    }
+
+    /// Number of entries of the directories that are yet to be written, down to the deepest that can
+    /// be.
+    pub(crate) fn entries(&self, depth: usize) -> u64 {
+        if depth > MAX_DEPTH {
+            return 0;
+        }
+        let below = self.dirs.values().map(|child| match child {
+            Subtree::Stored { .. } => 0,
+            Subtree::Mutable(child) => child.entries(depth + 1),
+        });
+        (self.files.len() + self.dirs.len()) as u64 + below.sum::<u64>()
     }
 }
 

@@ -118,11 +118,13 @@ pub fn checkout(
     let root = Node::root(&repo.commit(commit)?);
     let start = resolve_path(repo, root, &options.subpath)?;
     let path = normalise(&options.subpath);
+    monitor.begin(Phase::Scan, None);
     let plan = match start {
         Node::Dir { tree, meta } => Plan::of_tree(repo, tree, meta, monitor)?,
         // A subpath that is no directory goes into a new directory, as `ostree` does it.
         Node::File(id) => Plan::of_file(repo, id, split(&path).1)?,
     };
+    monitor.end(Phase::Scan);
     let (place, record) = Place::find(repo, commit, destination, options)?;
     let records = Records::new(repo);
     if let Some(record) = &record {

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 
-pub(crate) use self::deep::{MISMATCH, check_units, units};
+pub(crate) use self::deep::{MISMATCH, check_units, sum, units};
 pub(crate) use self::paths::fill_in;
 pub use self::problem::{HitPath, Problem, ProblemKind};
 use self::scrub::{Keeper, Run, Scrub};
@@ -265,15 +265,16 @@ fn read_packs(
         _ => Vec::new(),
     };
     let found = Mutex::new(Vec::new());
-    monitor.begin(
-        Phase::Verify,
-        (level != Level::Deep).then_some(report.bytes),
-    );
-    let done = todo.par_iter().with_max_len(1).try_for_each(|id| {
-        let mut problems = packs::check_blocks(repo, id, monitor)?;
+    let units_of = |id: &PackId| {
         let start = units.partition_point(|unit| unit.pack() < *id);
         let end = units.partition_point(|unit| unit.pack() <= *id);
-        problems.extend(check_units(repo, &units[start..end], monitor)?);
+        &units[start..end]
+    };
+    let named: u64 = todo.iter().map(|id| sum(units_of(id))).sum();
+    monitor.begin(Phase::Verify, Some(report.bytes + named));
+    let done = todo.par_iter().with_max_len(1).try_for_each(|id| {
+        let mut problems = packs::check_blocks(repo, id, monitor)?;
+        problems.extend(check_units(repo, units_of(id), monitor)?);
         lock(&keeper).note(*id, level, now, problems.is_empty());
         lock(&found).append(&mut problems);
         Ok(())

@@ -102,7 +102,6 @@ pub fn repair(
         crate::pack::doomed::finish(&**storage, path)?;
     }
     let mut packs = PackRepair::new(path, &**storage, options.dry_run, monitor)?;
-    monitor.begin(Phase::Verify, None);
     packs.run(&repo, &HashSet::new(), &mut report)?;
     let mut repo = reopen(repo, storage)?;
     if options.deep {
@@ -110,9 +109,11 @@ pub fn repair(
         packs.run(&repo, &bad, &mut report)?;
         repo = reopen(repo, storage)?;
     }
-    monitor.end(Phase::Verify);
     if !options.dry_run {
-        let index = Index::rebuild(repo.store().paths(), |_| ())?;
+        let paths = repo.store().paths();
+        monitor.begin(Phase::Reindex, Some(paths.present()?.len() as u64));
+        let index = Index::rebuild(paths, |_| monitor.advance(Phase::Reindex, 1))?;
+        monitor.end(Phase::Reindex);
         repo.store().set_index(index);
     }
     files::mend_refs(&repo, options.dry_run, &mut report)?;
@@ -141,7 +142,10 @@ fn reopen(repo: Repository, storage: &Arc<dyn Storage>) -> Result<Repository> {
 fn misnamed(repo: &Repository, monitor: &dyn Monitor) -> Result<HashSet<Key>> {
     let units = fsck::units(repo)?;
     let mut bad = HashSet::new();
-    for problem in fsck::check_units(repo, &units, monitor)? {
+    monitor.begin(Phase::Verify, Some(fsck::sum(&units)));
+    let found = fsck::check_units(repo, &units, monitor)?;
+    monitor.end(Phase::Verify);
+    for problem in found {
         if !problem.detail.ends_with(fsck::MISMATCH) {
             continue;
         }

@@ -11,10 +11,15 @@ use crate::error::{Error, IoResultExt, Result};
 use crate::fs::{Storage, replace_file};
 
 /// The format version that this program reads and writes.
-pub(crate) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// Delta records and recipes may occur.
 const DERIVED: &str = "derived";
+/// The compatible feature that says that writers make a parity file for each pack.
+const PARITY: &str = "parity";
+
+/// Names of all features that this program knows.
+pub const FEATURES: &[&str] = &[DERIVED, PARITY];
 
 /// Contents of `meta.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +40,6 @@ pub(crate) struct Features {
 fn file(repo: &Path) -> PathBuf {
     repo.join("meta.json")
 }
-
-/// The compatible feature that says that writers make a parity file for each pack.
-const PARITY: &str = "parity";
 
 impl Meta {
     /// Writes the file of a new repository; also one in place of a damaged file.

@@ -37,6 +37,7 @@ use crate::store::{CacheCounts, Found, Store, lock};
 pub use self::imports::Import;
 pub(crate) use self::imports::{decode_import, encode_import};
 use self::meta::Meta;
+pub use self::meta::{FEATURES, VERSION as FORMAT_VERSION};
 pub use self::transaction::Transaction;
 
 /// An open repository; shared between threads by reference.

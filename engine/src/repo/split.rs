@@ -40,7 +40,7 @@ pub(crate) fn members(bytes: &[u8]) -> Option<Vec<Cut>> {
 
 /// Where to cut a payload, if at all: archives at their members, other large payloads without an
 /// older version (`has_base`) by content.
-pub(super) fn pieces(bytes: &[u8], has_base: bool) -> Option<Vec<Cut>> {
+pub(crate) fn pieces(bytes: &[u8], has_base: bool) -> Option<Vec<Cut>> {
     if (bytes.len() as u64) < MIN_CHUNKED {
         return None;
     }

@@ -327,7 +327,15 @@ impl<'r> Transaction<'r> {
 
     /// Writes the objects of a tree, bottom-up; returns the root's (dirtree, dirmeta).
     pub fn put_tree(&mut self, tree: &MutableTree) -> Result<(ObjectId, ObjectId)> {
-        tree.write(self)
+        self.monitor.begin(Phase::Tree, Some(tree.entries(0)));
+        let root = tree.write(self)?;
+        self.monitor.end(Phase::Tree);
+        Ok(root)
+    }
+
+    /// Tells of entries that are listed.
+    pub(crate) fn advance_tree(&self, entries: u64) {
+        self.monitor.advance(Phase::Tree, entries);
     }
 
     /// Writes the record of a file that is about to be listed.

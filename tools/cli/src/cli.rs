@@ -57,7 +57,7 @@ impl Cli {
     /// Runs the verb.
     pub fn run(self) -> Result<ExitCode> {
         if self.version {
-            return cmd::version::run(&cmd::version::Args {}, &self.globals);
+            return cmd::version::run(&cmd::version::Args::default(), &self.globals);
         }
         match self.command {
             Some(command) => command.run(&self.globals),
@@ -103,19 +103,113 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// What prints neither a report nor a change that one could ask about: data as it is, one
+    /// checksum a line, or nothing.
+    const SILENT: [&str; 9] = [
+        "grove init",
+        "grove rev-parse",
+        "grove cat",
+        "grove reset",
+        "grove umount",
+        "grove static-delta delete",
+        "grove completion",
+        "grove man",
+        "grove markdown-help",
+    ];
+    /// What prints sizes for people.
+    const SIZES: [&str; 11] = [
+        "grove checkout",
+        "grove diff",
+        "grove import",
+        "grove export",
+        "grove size",
+        "grove stats",
+        "grove static-delta generate",
+        "grove static-delta apply-offline",
+        "grove fsck",
+        "grove prune",
+        "grove repack",
+    ];
+
+    /// All verbs without verbs below them, by their full names.
+    fn leaves(name: &str, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
+        let mut below = command
+            .get_subcommands()
+            .filter(|verb| verb.get_name() != "help")
+            .peekable();
+        if below.peek().is_none() {
+            found.push((name.to_owned(), command.clone()));
+        }
+        for verb in below {
+            leaves(&format!("{name} {}", verb.get_name()), verb, found);
+        }
+    }
+
+    fn all() -> Vec<(String, clap::Command)> {
+        let mut found = Vec::new();
+        leaves("grove", &Cli::command(), &mut found);
+        assert!(found.len() > 30, "{}", found.len());
+        found
+    }
+
+    /// The words of a command line, as a shell takes them, up to a redirection.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in line.chars().take_while(|c| *c != '>') {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().expect("because there is one").push(c),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
     #[test]
-    fn every_verb_has_help_and_an_example() {
-        for verb in Cli::command().get_subcommands() {
-            let name = verb.get_name();
+    fn every_verb_has_help_and_examples_that_it_accepts() {
+        for (name, verb) in all() {
             assert!(verb.get_about().is_some(), "{name} has no description");
-            let after = verb
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            let exempt = matches!(name, "version" | "markdown-help" | "help");
+            if verb.is_hide_set() {
+                continue;
+            }
+            let after = verb.get_after_help().map(ToString::to_string);
+            let after = after.unwrap_or_default();
+            let mut lines = after.lines();
+            let title = lines.next().unwrap_or_default();
             assert!(
-                exempt || after.contains(&format!("grove {name}")),
-                "{name} has no example"
+                ["Example:", "Examples:"].contains(&title),
+                "{name}: {title:?}"
+            );
+            let examples: Vec<&str> = lines.collect();
+            assert_eq!(examples.len() > 1, title == "Examples:", "{name}: {after}");
+            for line in examples {
+                let example = line.strip_prefix("  ").unwrap_or_default();
+                assert!(example.starts_with(&name), "{name}: {line:?}");
+                let parsed = Cli::command().try_get_matches_from(words(example));
+                assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn what_reports_does_so_as_json_and_in_bytes() {
+        let has = |verb: &clap::Command, option: &str| {
+            let mut arguments = verb.get_arguments();
+            arguments.any(|argument| argument.get_long() == Some(option))
+        };
+        let verbs = all();
+        for (name, verb) in &verbs {
+            let silent = SILENT.contains(&name.as_str());
+            assert_eq!(has(verb, "json"), !silent, "{name} --json");
+            let sizes = SIZES.contains(&name.as_str());
+            assert_eq!(has(verb, "bytes"), sizes, "{name} --bytes");
+        }
+        for name in SILENT.iter().chain(&SIZES) {
+            assert!(
+                verbs.iter().any(|(verb, _)| verb == name),
+                "{name} is no verb"
             );
         }
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::exit::{Error, Result};
 
 /// The switch, for the verbs that report.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct JsonSwitch {
     /// Print one JSON document instead of text
     #[arg(long)]

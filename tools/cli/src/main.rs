@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    if cmd::mount::helper::is_called_for() {
-        return cmd::mount::helper::run();
+    if let Some(arguments) = cmd::mount::helper::arguments() {
+        return cmd::mount::helper::run(arguments);
     }
     cli::Cli::parse()
         .run()

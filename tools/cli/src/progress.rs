@@ -1,5 +1,6 @@
 //! Progress on a terminal, warnings, and Ctrl-C.
 //!
+//! A line for each phase that runs: what is done, how far, how fast, and how long it will take.
 //! The engine calls from many threads, so its calls only count; one thread draws, ten times a
 //! second, beginning 250 ms after the first phase so that short work shows nothing.
 
@@ -11,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use grove_engine::monitor::{Monitor, Phase};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Globals;
@@ -26,14 +27,16 @@ const PHASES: &[(Phase, &str, Unit)] = &[
     (Phase::Import, "Importing", Unit::Packages),
     (Phase::Store, "Storing", Unit::Bytes),
     (Phase::Tree, "Writing tree", Unit::Entries),
-    (Phase::Publish, "Publishing", Unit::Entries),
+    (Phase::Publish, "Publishing", Unit::Nothing),
     (Phase::Checkout, "Writing files", Unit::Entries),
     (Phase::Verify, "Verifying", Unit::Bytes),
     (Phase::Compare, "Comparing", Unit::Bytes),
     (Phase::Reindex, "Indexing", Unit::Packs),
     (Phase::Prune, "Pruning", Unit::Packs),
     (Phase::Repack, "Rewriting", Unit::Bytes),
+    (Phase::Parity, "Parity files", Unit::Packs),
     (Phase::Delta, "Delta", Unit::Bytes),
+    (Phase::Measure, "Measuring", Unit::Steps),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,9 @@ enum Unit {
     Entries,
     Packages,
     Packs,
+    Steps,
+    /// There is nothing to count but the time.
+    Nothing,
 }
 
 /// Counts of one phase; `begun` and `over` tell whether it has a line.
@@ -210,10 +216,10 @@ fn draw(shared: &Shared, bars: &mut [Option<ProgressBar>]) {
         let bar = bar.get_or_insert_with(|| {
             shared.drawn.store(true, Relaxed);
             let bar = ProgressBar::new(total).with_prefix(*label);
-            shared.lines.add(bar.with_style(style(*unit, total > 0)))
+            shared.lines.add(bar.with_style(style(total > 0)))
         });
         if bar.length().unwrap_or(0) != total {
-            bar.set_style(style(*unit, total > 0));
+            bar.set_style(style(total > 0));
             bar.set_length(total);
         }
         let done = counter.done.load(Relaxed);
@@ -226,30 +232,51 @@ fn draw(shared: &Shared, bars: &mut [Option<ProgressBar>]) {
     }
 }
 
-/// Rate since the phase began and, where the total is known, the time that is left.
+/// How far a phase is, its rate since it began and, where the total is known, the time that is left.
+/// Of a phase that counts nothing, or nothing yet, the time since it began.
 fn pace(unit: Unit, done: u64, total: u64, elapsed: u64) -> String {
-    let per_second = done.saturating_mul(1000) / elapsed.max(1);
-    let rate = match unit {
-        Unit::Bytes => format!("{}/s", crate::ui::human(per_second)),
-        Unit::Entries | Unit::Packages | Unit::Packs => format!("{per_second}/s"),
-    };
-    if total < done || done == 0 {
-        return rate;
+    if unit == Unit::Nothing || (done, total) == (0, 0) {
+        return clock(elapsed / 1000);
     }
-    let left = u128::from(total - done) * u128::from(elapsed) / u128::from(done) / 1000;
-    format!("{rate} {}:{:02} left", left / 60, left % 60)
+    let amount = |n: u64| match unit {
+        Unit::Bytes => crate::ui::human(n),
+        _ => HumanCount(n).to_string(),
+    };
+    let mut text = amount(done);
+    if total > 0 {
+        text.push_str(&format!("/{}", amount(total)));
+    }
+    text.push_str(match unit {
+        Unit::Packages => " packages",
+        Unit::Packs => " packs",
+        Unit::Steps => " steps",
+        Unit::Bytes | Unit::Entries | Unit::Nothing => "",
+    });
+    if unit != Unit::Steps {
+        let per_second = done.saturating_mul(1000) / elapsed.max(1);
+        text.push_str(&format!(" {}/s", amount(per_second)));
+    }
+    if done > 0 && done <= total {
+        let left = u128::from(total - done) * u128::from(elapsed) / u128::from(done) / 1000;
+        let left = u64::try_from(left).unwrap_or(u64::MAX);
+        text.push_str(&format!(" {} left", clock(left)));
+    }
+    text
 }
 
-fn style(unit: Unit, total: bool) -> ProgressStyle {
-    let template = match (unit, total) {
-        (Unit::Bytes, true) => "{prefix:14} {wide_bar} {binary_bytes}/{binary_total_bytes} {msg}",
-        (Unit::Bytes, false) => "{prefix:14} {binary_bytes} {msg}",
-        (Unit::Entries, true) => "{prefix:14} {wide_bar} {human_pos}/{human_len} {msg}",
-        (Unit::Entries, false) => "{prefix:14} {human_pos} {msg}",
-        (Unit::Packages, true) => "{prefix:14} {wide_bar} {pos}/{len} packages {msg}",
-        (Unit::Packages, false) => "{prefix:14} {pos} packages {msg}",
-        (Unit::Packs, true) => "{prefix:14} {wide_bar} {pos}/{len} packs {msg}",
-        (Unit::Packs, false) => "{prefix:14} {pos} packs {msg}",
+/// Seconds as `minutes:seconds` or `hours:minutes:seconds`.
+fn clock(seconds: u64) -> String {
+    let (minutes, seconds) = (seconds / 60, seconds % 60);
+    match minutes / 60 {
+        0 => format!("{minutes}:{seconds:02}"),
+        hours => format!("{hours}:{:02}:{seconds:02}", minutes % 60),
+    }
+}
+
+fn style(total: bool) -> ProgressStyle {
+    let template = match total {
+        true => "{prefix:14} {wide_bar} {msg}",
+        false => "{prefix:14} {msg}",
     };
     ProgressStyle::with_template(template).expect("because the templates above are tested")
 }
@@ -259,20 +286,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_unit_has_a_valid_template() {
-        for (_, _, unit) in PHASES {
-            let _ = (style(*unit, true), style(*unit, false));
-        }
+    fn templates_are_valid() {
+        let _ = (style(true), style(false));
     }
 
     #[test]
     fn the_pace_is_that_since_the_beginning() {
         for (unit, done, total, elapsed, text) in [
-            (Unit::Bytes, 4 << 20, 0, 2000, "2.0 MiB/s"),
-            (Unit::Entries, 500, 2000, 1000, "500/s 0:03 left"),
-            (Unit::Packs, 1, 401, 250, "4/s 1:40 left"),
-            (Unit::Entries, 0, 10, 0, "0/s"),
-            (Unit::Entries, 11, 10, 1000, "11/s"),
+            (Unit::Bytes, 4 << 20, 0, 2000, "4.0 MiB 2.0 MiB/s"),
+            (
+                Unit::Bytes,
+                1 << 30,
+                3 << 30,
+                4_000_000,
+                "1.0 GiB/3.0 GiB 262 KiB/s 2:13:20 left",
+            ),
+            (
+                Unit::Entries,
+                5000,
+                20_000,
+                1000,
+                "5,000/20,000 5,000/s 0:03 left",
+            ),
+            (Unit::Packs, 1, 401, 250, "1/401 packs 4/s 1:40 left"),
+            (Unit::Steps, 3, 6, 60_000, "3/6 steps 1:00 left"),
+            (Unit::Entries, 0, 10, 0, "0/10 0/s"),
+            (Unit::Entries, 11, 10, 1000, "11/10 11/s"),
+            (Unit::Entries, 0, 0, 3999, "0:03"),
+            (Unit::Nothing, 0, 0, 61_000, "1:01"),
         ] {
             assert_eq!(pace(unit, done, total, elapsed), text);
         }

@@ -9,7 +9,7 @@ use super::beneath::split;
 use super::update::Compared;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Phase};
 use crate::object::{DirMeta, Dirtree, FileObject};
 use crate::ops::diff::ChangeKind;
 use crate::ops::ls::Node;
@@ -102,6 +102,7 @@ impl Plan {
                 plan.dirs.push(dir);
                 trees.push(entry.tree);
             }
+            monitor.advance(Phase::Scan, listing.files.len() as u64);
             let files = listing.files.iter();
             plan.dirs[at].files = files
                 .map(|(name, id)| (name.clone(), plan.numbers.number(*id, &mut ids)))

@@ -141,7 +141,11 @@ fn step(
         return Ok(());
     }
     let known = repo.store().index().present().clone();
-    monitor.begin(Phase::Repack, None);
+    let mut bytes = 0;
+    for id in packs {
+        bytes += repo.store().pack(id)?.size();
+    }
+    monitor.begin(Phase::Repack, Some(bytes));
     let mut rewriter = Rewriter::new(repo, plan, level, recompress, monitor)?;
     rewriter.rewrite(packs)?;
     let (staging, new) = rewriter.finish()?;

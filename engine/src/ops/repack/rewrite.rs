@@ -42,7 +42,6 @@ pub(super) struct Rewriter<'r> {
     meta: PackSeries,
     records: BlockBuilder,
     objects: BlockBuilder,
-    written: u64,
 }
 
 /// The entries to be rewritten, by how.
@@ -76,7 +75,6 @@ impl<'r> Rewriter<'r> {
             meta: PackSeries::new("meta"),
             records: BlockBuilder::new(BlockClass::Delta),
             objects: BlockBuilder::new(BlockClass::Meta),
-            written: 0,
         })
     }
 
@@ -301,8 +299,7 @@ impl<'r> Rewriter<'r> {
         Ok(())
     }
 
-    fn advance(&mut self, bytes: usize) {
-        self.written += bytes as u64;
+    fn advance(&self, bytes: usize) {
         self.monitor.advance(Phase::Repack, bytes as u64);
     }
 
@@ -331,6 +328,7 @@ impl<'r> Rewriter<'r> {
         let empty = BlockBuilder::new(BlockClass::Meta);
         let builder = std::mem::replace(&mut self.objects, empty);
         let block = builder.finish(self.level).at(self.repo.path())?;
+        self.advance(block.stored_len());
         self.meta.append(self.repo, self.staging.path(), &block)
     }
 }

@@ -87,6 +87,9 @@ impl<'a> PackRepair<'a> {
         let mut damaged = Vec::new();
         let mut ids = repo.store().paths().present()?;
         ids.extend(parity::orphans(&self.path.join("packs"))?);
+        let size = |id| std::fs::metadata(self.pack(id)).map_or(0, |pack| pack.len());
+        let total = ids.iter().map(size).sum();
+        self.monitor.begin(Phase::Verify, Some(total));
         for id in ids {
             check_cancelled(self.monitor)?;
             let path = self.pack(&id);
@@ -124,6 +127,7 @@ impl<'a> PackRepair<'a> {
             report.notes.push(note);
             damaged.push(Damaged { id, path, salvage });
         }
+        self.monitor.end(Phase::Verify);
         if self.dry_run {
             let lost = damaged.iter().flat_map(|d| d.salvage.lost.iter().copied());
             self.lost.extend(lost);
@@ -264,8 +268,13 @@ impl<'a> PackRepair<'a> {
         if !self.dry_run && wanted != repo.has_parity() {
             repo.set_parity(wanted)?;
         }
-        for id in repo.store().paths().present()? {
+        let ids = repo.store().paths().present()?;
+        if wanted || switch.is_some() {
+            self.monitor.begin(Phase::Parity, Some(ids.len() as u64));
+        }
+        for id in ids {
             check_cancelled(self.monitor)?;
+            self.monitor.advance(Phase::Parity, 1);
             let pack = self.pack(&id);
             let state = parity::check(&pack, id);
             match (wanted, state) {
@@ -286,6 +295,7 @@ impl<'a> PackRepair<'a> {
                 _ => {}
             }
         }
+        self.monitor.end(Phase::Parity);
         if !self.dry_run {
             let packs = self.path.join("packs");
             report.parity_deleted += parity::remove_orphans(self.storage, &packs)?;

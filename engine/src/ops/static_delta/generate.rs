@@ -116,9 +116,11 @@ pub fn generate(
         fallbacks: plan.fallbacks.len() as u64,
         ..Default::default()
     };
-    plan.metadata
-        .iter()
-        .try_for_each(|object| writer.add_metadata(*object))?;
+    let add = |object: &Object| writer.add_metadata(*object);
+    let metadata_bytes = plan.metadata.iter().map(add).sum::<Result<u64>>()?;
+    let files_bytes: u64 = plan.files.iter().map(|new| new.file.size).sum();
+    // Parts are compressed and verified while the next ones are filled.
+    monitor.begin(Phase::Verify, Some(metadata_bytes + files_bytes));
     encode_files(
         repo,
         &plan.files,
@@ -128,6 +130,7 @@ pub fn generate(
         monitor,
     )?;
     let (parts, inline) = writer.finish()?;
+    monitor.end(Phase::Verify);
     report.parts = parts.len() as u64;
     report.objects = parts.iter().map(|part| part.objects.len() as u64).sum();
     report.made_bytes = parts.iter().map(|part| part.made_size).sum();

@@ -13,7 +13,7 @@ use super::part::{Body, Effort, MAX_BODY, PartBody, PartBuilder, compress, open}
 use super::superblock::PartHead;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectId;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Phase};
 use crate::ops::changes::{Encoded, NewFile, Object};
 use crate::repo::Repository;
 
@@ -74,10 +74,11 @@ impl<'a> PartsWriter<'a> {
         Ok(&mut self.open[slot])
     }
 
-    pub(super) fn add_metadata(&mut self, object: Object) -> Result<()> {
+    /// Adds an object; gives its size.
+    pub(super) fn add_metadata(&mut self, object: Object) -> Result<u64> {
         let bytes = self.repo.object_bytes(object.0, &object.1)?;
         self.part(bytes.len(), false)?.add_metadata(object, &bytes);
-        Ok(())
+        Ok(bytes.len() as u64)
     }
 
     pub(super) fn add_file(&mut self, new: &NewFile, encoded: &Encoded) -> Result<()> {
@@ -158,6 +159,7 @@ impl<'a> PartsWriter<'a> {
             objects: part.objects,
         };
         check(self.repo, &head, &file).map_err(|fault| fault.of(&at))?;
+        self.monitor.advance(Phase::Verify, made);
         match &self.target {
             Target::Inline(_) => Ok((head, file)),
             Target::Dir(dir) => {

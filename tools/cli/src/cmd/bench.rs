@@ -13,14 +13,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use grove_engine::error::IoResultExt;
-use grove_engine::{ObjectId, Repository};
+use grove_engine::monitor::Phase;
+use grove_engine::{Error as Engine, Monitor, ObjectId, Repository};
 
-use self::measure::{Rows, run_measured};
+use self::measure::{Rows, Took, run_measured};
 use self::mounted::Mounted;
 use self::peer::Peer;
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
 use crate::json::JsonSwitch;
+use crate::progress::Progress;
 
 /// Measure checkouts, a mount, a commit and a comparison on this machine
 ///
@@ -55,7 +57,8 @@ pub struct Args {
 
 /// What is measured, and where.
 #[derive(Debug)]
-struct Bench {
+struct Bench<'p> {
+    progress: &'p Progress,
     program: PathBuf,
     repo: PathBuf,
     work: PathBuf,
@@ -68,14 +71,14 @@ struct Bench {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let repo = globals.repository()?;
     let work = WorkDir::new(args.work.as_deref())?;
-    let bench = Bench::new(args, &repo, &work.path)?;
-    let mut rows = Rows::default();
-    for run in 1..=args.runs {
-        if !globals.quiet {
-            eprintln!("run {run} of {}", args.runs);
-        }
-        bench.run(&mut rows)?;
-    }
+    let progress = globals.progress();
+    let done = measure_all(args, &repo, &work.path, &progress);
+    progress.finish();
+    // A step that was interrupted along with this program fails in ways of its own.
+    let (bench, rows) = done.map_err(|error| match progress.is_cancelled() {
+        true => Engine::Cancelled.into(),
+        false => error,
+    })?;
     let rows = rows.medians();
     if args.json.json {
         crate::json::print(&table::report(&bench, args.runs, &rows))?;
@@ -85,8 +88,27 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Bench {
-    fn new(args: &Args, repo: &Repository, work: &Path) -> Result<Self> {
+fn measure_all<'p>(
+    args: &Args,
+    repo: &Repository,
+    work: &Path,
+    progress: &'p Progress,
+) -> Result<(Bench<'p>, Rows)> {
+    let bench = Bench::new(args, repo, work, progress)?;
+    let mut rows = Rows::default();
+    for _ in 0..args.runs {
+        bench.run(&mut rows)?;
+    }
+    progress.end(Phase::Measure);
+    Ok((bench, rows))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+impl<'p> Bench<'p> {
+    fn new(args: &Args, repo: &Repository, work: &Path, progress: &'p Progress) -> Result<Self> {
         let commit = repo.resolve_rev(&args.rev)?;
         let from = match &args.from {
             Some(rev) => Some(repo.resolve_rev(rev)?),
@@ -95,6 +117,7 @@ impl Bench {
         };
         let program = std::env::current_exe().at("this program")?;
         let mut bench = Self {
+            progress,
             program,
             repo: fs::canonicalize(repo.path()).at(repo.path())?,
             work: work.to_owned(),
@@ -102,10 +125,40 @@ impl Bench {
             from,
             peer: None,
         };
-        if !args.no_ostree && Peer::is_installed() {
+        let with_peer = !args.no_ostree && Peer::is_installed();
+        progress.begin(Phase::Measure, Some(bench.steps(args.runs, with_peer)));
+        if with_peer {
             bench.peer = Some(Peer::new(&bench)?);
+            progress.advance(Phase::Measure, 1);
         }
         Ok(bench)
+    }
+
+    /// How many steps there are to take: the export for the peer, and for each run checkouts, two
+    /// commits and a comparison by each program, and five of a mount.
+    fn steps(&self, runs: u32, with_peer: bool) -> u64 {
+        let by_each = 3 + u64::from(is_root()) + u64::from(self.from.is_some());
+        let programs = 1 + u64::from(with_peer);
+        u64::from(with_peer) + u64::from(runs) * (by_each * programs + 5)
+    }
+
+    /// Takes a step that is a run of a program.
+    fn step(
+        &self,
+        rows: &mut Rows,
+        (step, program): (&'static str, &'static str),
+        command: &mut Command,
+    ) -> Result<()> {
+        if self.progress.is_cancelled() {
+            return Err(Engine::Cancelled.into());
+        }
+        self.note(rows, (step, program), run_measured(command)?);
+        Ok(())
+    }
+
+    fn note(&self, rows: &mut Rows, (step, program): (&'static str, &'static str), took: Took) {
+        rows.add(step, program, took);
+        self.progress.advance(Phase::Measure, 1);
     }
 
     fn grove(&self, verb: &str) -> Command {
@@ -117,16 +170,16 @@ impl Bench {
     fn run(&self, rows: &mut Rows) -> Result<()> {
         let tree = self.work.join("tree");
         for (step, mode) in [("checkout -U", &["-U"][..]), ("checkout", &[])] {
-            if mode.is_empty() && !rustix::process::geteuid().is_root() {
+            if mode.is_empty() && !is_root() {
                 continue;
             }
             remove(&tree)?;
             let mut command = self.grove("checkout");
             command.args(mode).arg(self.commit.to_string()).arg(&tree);
-            rows.add(step, "grove", run_measured(&mut command)?);
+            self.step(rows, (step, "grove"), &mut command)?;
             if let Some(peer) = &self.peer {
                 let other = self.work.join("tree-of-ostree");
-                rows.add(step, "ostree", run_measured(&mut peer.checkout(mode, &other))?);
+                self.step(rows, (step, "ostree"), &mut peer.checkout(mode, &other))?;
                 remove(&other)?;
             }
         }
@@ -146,7 +199,7 @@ impl Bench {
             let mut command = Command::new(&self.program);
             command.arg("--repo").arg(&repo).args(["commit", "--quiet", "-b", "bench"]);
             command.arg(tree).stdin(Stdio::null());
-            rows.add(step, "grove", run_measured(&mut command)?);
+            self.step(rows, (step, "grove"), &mut command)?;
         }
         remove(&repo)?;
         let Some(peer) = &self.peer else {
@@ -154,7 +207,7 @@ impl Bench {
         };
         let repo = peer.empty_archive(&self.work.join("archive-of-tree"))?;
         for step in ["commit", "commit again"] {
-            rows.add(step, "ostree", run_measured(&mut peer.commit(&repo, tree))?);
+            self.step(rows, (step, "ostree"), &mut peer.commit(&repo, tree))?;
         }
         remove(&repo)
     }
@@ -164,15 +217,16 @@ impl Bench {
         fs::create_dir_all(&dir).at(&dir)?;
         let mut command = self.grove("mount");
         command.arg("--private").arg(self.commit.to_string()).arg(&dir);
-        rows.add("mount", "grove", run_measured(&mut command)?);
+        self.step(rows, ("mount", "grove"), &mut command)?;
         mounted::unmount(&dir)?;
 
         let mut command = self.grove("mount");
         command.arg("--foreground").arg(self.commit.to_string()).arg(&dir);
         let mounted = Mounted::start(&mut command, &dir)?;
         for (first, again, read) in [("walk, first", "walk, again", false), ("read, first", "read, again", true)] {
-            rows.add(first, "grove", mounted.walk(read)?);
-            rows.add(again, "grove", mounted.walk(read)?);
+            for step in [first, again] {
+                self.note(rows, (step, "grove"), mounted.walk(read)?);
+            }
         }
         mounted.end()
     }
@@ -183,9 +237,9 @@ impl Bench {
         };
         let mut command = self.grove("diff");
         command.arg(from.to_string()).arg(self.commit.to_string());
-        rows.add("diff", "grove", run_measured(&mut command)?);
+        self.step(rows, ("diff", "grove"), &mut command)?;
         if let Some(peer) = &self.peer {
-            rows.add("diff", "ostree", run_measured(&mut peer.diff(from, &self.commit))?);
+            self.step(rows, ("diff", "ostree"), &mut peer.diff(from, &self.commit))?;
         }
         Ok(())
     }

@@ -1,17 +1,19 @@
 //! `grove checkout`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use grove_engine::Error as Engine;
+use grove_engine::{Error as Engine, ObjectId};
 use grove_engine::ops::checkout::{
     CheckoutOptions, CheckoutReport, Durability, Union, checkout, update,
 };
+use serde::Serialize;
 
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
-use crate::ui;
+use crate::json::{self, JsonSwitch};
+use crate::ui::{self, SizeSwitch};
 
 /// Write a commit to a new directory
 ///
@@ -60,6 +62,24 @@ pub struct Args {
     /// Make the result durable before returning: 'each' file on its own, or the whole file system
     #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true)]
     fsync: Fsync,
+    #[command(flatten)]
+    sizes: SizeSwitch,
+    #[command(flatten)]
+    json: JsonSwitch,
+}
+
+#[derive(Serialize)]
+struct Report {
+    commit: String,
+    destination: String,
+    directories: u64,
+    files: u64,
+    cloned_files: u64,
+    linked_files: u64,
+    symlinks: u64,
+    kept: u64,
+    left_out: u64,
+    written_bytes: u64,
 }
 
 /// ostree's words for yes and no.
@@ -100,24 +120,48 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let write = if args.update { update } else { checkout };
     let done = write(&repo, &commit, &destination, &options, &progress);
     progress.finish();
-    match done {
-        Err(Engine::PathNotFound { .. }) if args.allow_noent => {}
-        other => tell(globals, other.map_err(|error| explain(error, args))?),
-    }
+    let report = match done {
+        Err(Engine::PathNotFound { .. }) if args.allow_noent => CheckoutReport::default(),
+        other => other.map_err(|error| explain(error, args))?,
+    };
+    tell(args, globals, &commit, &destination, &report)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(globals: &Globals, report: CheckoutReport) {
+fn tell(
+    args: &Args,
+    globals: &Globals,
+    commit: &ObjectId,
+    destination: &Path,
+    done: &CheckoutReport,
+) -> Result<()> {
+    if args.json.json {
+        return json::print(&Report {
+            commit: commit.to_string(),
+            destination: destination.display().to_string(),
+            directories: done.dirs,
+            files: done.files,
+            cloned_files: done.cloned_files,
+            linked_files: done.linked_files,
+            symlinks: done.symlinks,
+            kept: done.kept,
+            left_out: done.left_out,
+            written_bytes: done.written_bytes,
+        });
+    }
     if globals.verbose {
-        let CheckoutReport { dirs, files, linked_files, symlinks, kept, left_out, .. } = report;
         eprintln!(
-            "{dirs} directories, {}, {}, {}, {} written, {kept} kept, {left_out} left out",
-            ui::count(files, "file"),
-            ui::count(linked_files, "hard link"),
-            ui::count(symlinks, "symbolic link"),
-            ui::human(report.written_bytes),
+            "{} directories, {}, {}, {}, {} written, {} kept, {} left out",
+            done.dirs,
+            ui::count(done.files, "file"),
+            ui::count(done.linked_files, "hard link"),
+            ui::count(done.symlinks, "symbolic link"),
+            args.sizes.show(done.written_bytes),
+            done.kept,
+            done.left_out,
         );
     }
+    Ok(())
 }
 
 fn explain(error: Engine, args: &Args) -> Error {

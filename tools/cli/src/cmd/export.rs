@@ -1,7 +1,7 @@
 //! `grove export`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,11 +11,10 @@ use grove_engine::ops::ostree::{ExportOptions, ExportReport, RepoMode, export};
 use serde::Serialize;
 
 use super::checkout::Fsync;
-use super::import::{depth, text_of};
+use super::exchange::{ExchangeArgs, text_of};
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
-use crate::json::{self, JsonSwitch};
-use crate::ui::{self, SizeSwitch};
+use crate::ui;
 
 /// Write commits as an OSTree repository on disk
 ///
@@ -35,16 +34,11 @@ pub struct Args {
     /// The mode of a new repository [default: archive]
     #[arg(long)]
     mode: Option<Mode>,
-    /// Write N parents of each commit; -1 for all that are there
-    #[arg(long, value_name = "N", default_value = "-1", allow_hyphen_values = true)]
-    depth: i64,
     /// Make objects durable before refs lead to them
     #[arg(long, value_name = "POLICY", default_value = "yes", hide_default_value = true)]
     fsync: Fsync,
     #[command(flatten)]
-    sizes: SizeSwitch,
-    #[command(flatten)]
-    json: JsonSwitch,
+    exchange: ExchangeArgs,
 }
 
 /// The modes that can be written.
@@ -91,19 +85,16 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let options = ExportOptions {
         mode: args.mode.map(RepoMode::from),
         refs: args.refs.clone(),
-        depth: depth(args.depth),
+        depth: args.exchange.depth(),
         fsync: args.fsync == Fsync::Yes,
     };
     let progress = globals.progress();
     let done = export(&repo, &args.ostree_repo, &options, &progress);
     progress.finish();
     let report = done.map_err(explain)?;
-    if args.json.json {
-        json::print(&json_report(&report))?;
-    } else if !globals.quiet {
-        print(&report, args.sizes)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let exchange = &args.exchange;
+    let lines = |out: &mut dyn Write| print(out, &report, exchange);
+    exchange.tell(&json_report(&report), &report.refs, lines, globals)
 }
 
 fn explain(error: Engine) -> Error {
@@ -132,23 +123,18 @@ fn json_report(report: &ExportReport) -> Report<'_> {
     }
 }
 
-fn print(report: &ExportReport, sizes: SizeSwitch) -> Result<()> {
-    let mut out = ui::stdout();
-    for (name, id) in &report.refs {
-        writeln!(out, "{id} {name}")?;
-    }
+fn print(out: &mut dyn Write, report: &ExportReport, args: &ExchangeArgs) -> io::Result<()> {
     writeln!(
         out,
         "{}, {}; {} written, {}",
         ui::count(report.commits, "commit"),
         ui::count(report.objects, "object"),
         report.new_objects,
-        sizes.show(report.written_bytes),
+        args.size(report.written_bytes),
     )?;
     if report.deltas > 0 {
         let deltas = ui::count(report.deltas, "static delta");
-        writeln!(out, "{deltas}, {}", sizes.show(report.delta_bytes))?;
+        writeln!(out, "{deltas}, {}", args.size(report.delta_bytes))?;
     }
-    out.flush()?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `grove import`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,10 +9,10 @@ use grove_engine::Error as Engine;
 use grove_engine::ops::ostree::{ImportOptions, ImportReport, import};
 use serde::Serialize;
 
+use super::exchange::{ExchangeArgs, text_of};
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
-use crate::json::{self, JsonSwitch};
-use crate::ui::{self, SizeSwitch};
+use crate::ui;
 
 /// Take commits over from an OSTree repository on disk
 ///
@@ -29,13 +29,8 @@ pub struct Args {
     /// Refs or checksums of commits [default: all refs]
     #[arg(value_name = "REF")]
     refs: Vec<String>,
-    /// Take N parents of each commit; -1 for all that are there
-    #[arg(long, value_name = "N", default_value = "-1", allow_hyphen_values = true)]
-    depth: i64,
     #[command(flatten)]
-    sizes: SizeSwitch,
-    #[command(flatten)]
-    json: JsonSwitch,
+    exchange: ExchangeArgs,
 }
 
 #[derive(Serialize)]
@@ -52,29 +47,21 @@ struct Report<'r> {
     stored_bytes: u64,
 }
 
-/// A depth as `ostree` gives it.
-pub fn depth(given: i64) -> Option<u64> {
-    u64::try_from(given).ok()
-}
-
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let repo = globals.repository()?;
     let options = ImportOptions {
         refs: args.refs.clone(),
-        depth: depth(args.depth),
+        depth: args.exchange.depth(),
         ..ImportOptions::default()
     };
     let progress = globals.progress();
     let done = import(&repo, &args.ostree_repo, &options, &progress);
     progress.finish();
     let report = done.map_err(explain)?;
-    if args.json.json {
-        json::print(&json_report(&report))?;
-    } else if !globals.quiet {
-        print(&report, args.sizes)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let exchange = &args.exchange;
+    let lines = |out: &mut dyn Write| print(out, &report, exchange);
+    exchange.tell(&json_report(&report), &report.refs, lines, globals)
 }
 
 fn explain(error: Engine) -> Error {
@@ -85,13 +72,6 @@ fn explain(error: Engine) -> Error {
         },
         other => other.into(),
     }
-}
-
-/// Refs and checksums as text.
-pub fn text_of(
-    refs: &BTreeMap<String, grove_engine::ObjectId>,
-) -> BTreeMap<&str, String> {
-    refs.iter().map(|(name, id)| (name.as_str(), id.to_string())).collect()
 }
 
 fn json_report(report: &ImportReport) -> Report<'_> {
@@ -109,24 +89,19 @@ fn json_report(report: &ImportReport) -> Report<'_> {
     }
 }
 
-fn print(report: &ImportReport, sizes: SizeSwitch) -> Result<()> {
-    let mut out = ui::stdout();
-    for (name, id) in &report.refs {
-        writeln!(out, "{id} {name}")?;
-    }
+fn print(out: &mut dyn Write, report: &ImportReport, args: &ExchangeArgs) -> io::Result<()> {
     writeln!(
         out,
         "{}, {} of them new; {} read, {}; {} stored",
         ui::count(report.commits, "commit"),
         report.new_commits,
         ui::count(report.read_files, "file"),
-        sizes.show(report.read_bytes),
-        sizes.show(report.stored_bytes),
+        args.size(report.read_bytes),
+        args.size(report.stored_bytes),
     )?;
     if report.partial_commits > 0 {
         let commits = ui::count(report.partial_commits, "commit");
         writeln!(out, "incomplete where they come from: {commits}")?;
     }
-    out.flush()?;
     Ok(())
 }

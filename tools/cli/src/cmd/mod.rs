@@ -8,6 +8,7 @@ use crate::cli::Globals;
 use crate::exit::Result;
 
 mod compare;
+mod exchange;
 
 /// Declares the verbs in the order of the help.
 macro_rules! verbs {

@@ -20,11 +20,12 @@ use crate::ui::{self, SizeSwitch};
 /// answers: with a static delta, where 'deltas' has one, and without. With one commit alone, the client
 /// has nothing yet. The first time, files have to be compressed to know their sizes; these are
 /// remembered, and from then on the answer comes at once.
+///
+/// A line of the fleet's file is a rev, or the version of a commit, and the number of clients that have
+/// it; '-' stands for those that have nothing. What follows '#' is not read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove size os/stable\n  grove size os/stable^ os/stable\n  \
-    grove size --fleet clients.txt os/stable\n\nA line of the fleet's file is a rev, or the version \
-    of a commit, and the number of clients that have it; '-' stands for those that have nothing. \
-    What follows '#' is not read.")]
+    grove size --fleet clients.txt os/stable")]
 pub struct Args {
     /// What the client has; without B, what it wants
     a: String,

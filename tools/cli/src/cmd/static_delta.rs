@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
 use crate::json::{self, JsonSwitch};
-use crate::ui;
+use crate::ui::{self, SizeSwitch};
 
 /// Make and use OSTree's static deltas
 ///
@@ -45,6 +45,9 @@ enum Verb {
 ///
 /// Each part is applied and compared before it is kept.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  grove static-delta generate os/stable\n  \
+    grove static-delta generate --empty os/stable\n  \
+    grove static-delta generate --from=os/stable^^ --inline --filename=update os/stable")]
 struct Generate {
     /// The commit that the delta makes
     #[arg(value_name = "TO", required_unless_present = "to_rev")]
@@ -86,6 +89,8 @@ struct Generate {
     #[arg(long)]
     best: bool,
     #[command(flatten)]
+    sizes: SizeSwitch,
+    #[command(flatten)]
     json: JsonSwitch,
 }
 
@@ -102,13 +107,17 @@ enum Endianness {
 
 /// List the deltas of the repository
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  grove static-delta list")]
 struct List {
     #[command(flatten)]
     json: JsonSwitch,
 }
 
 /// Apply a delta without keeping anything, and compare all that it makes
+///
+/// The repository must have the commit that the delta begins at.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  grove static-delta verify update")]
 struct Verify {
     /// A delta of the repository, or a file or directory
     delta: String,
@@ -117,7 +126,11 @@ struct Verify {
 }
 
 /// Remove a delta from the repository
+///
+/// Names are those that 'grove static-delta list' prints.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  grove static-delta delete \
+    0d1f9b1cd5ea3bd24c4d2a1a2a7c8c3a58b9ba5f8e1b3c3a8f6f0a8a4a0b3c51")]
 struct Delete {
     /// Which one
     name: String,
@@ -128,9 +141,12 @@ struct Delete {
 /// The repository must have the commit that the delta begins at. No ref is set: 'grove refs --create'
 /// gives the commit a name. A delta that is damaged or of another commit leaves no trace.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  grove static-delta apply-offline update")]
 struct ApplyOffline {
     /// A file, or a directory with a file 'superblock'
     path: PathBuf,
+    #[command(flatten)]
+    sizes: SizeSwitch,
     #[command(flatten)]
     json: JsonSwitch,
 }
@@ -209,7 +225,7 @@ fn generate(args: &Generate, repo: &Repository, globals: &Globals) -> Result<()>
         writeln!(
             out,
             "{}, {} in {}",
-            ui::human(report.delta_bytes),
+            args.sizes.show(report.delta_bytes),
             ui::count(report.objects, "object"),
             ui::count(report.parts, "part"),
         )?;
@@ -345,8 +361,8 @@ fn apply(args: &ApplyOffline, repo: &Repository, globals: &Globals) -> Result<()
         eprintln!(
             "{metadata} metadata, {} of {}; the repository grew by {}",
             ui::count(files, "file"),
-            ui::human(made_bytes),
-            ui::human(stored_bytes),
+            args.sizes.show(made_bytes),
+            args.sizes.show(stored_bytes),
         );
     }
     Ok(())

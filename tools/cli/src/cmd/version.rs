@@ -3,24 +3,62 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use grove_engine::repo::{FEATURES, FORMAT_VERSION};
+use serde::Serialize;
+
 use crate::cli::Globals;
 use crate::exit::Result;
+use crate::json::{self, JsonSwitch};
 use crate::ui;
 
 /// Print the version; with -v also what it was built with
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = "Examples:\n  grove version\n  grove version -v\n  grove version --json")]
+pub struct Args {
+    #[command(flatten)]
+    json: JsonSwitch,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    build: &'static str,
+    target: String,
+    sha256: &'static str,
+    threads: usize,
+    repository_format: u32,
+    repository_features: &'static [&'static str],
+}
+
+impl Report {
+    fn new() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            target: format!("{}-linux", std::env::consts::ARCH),
+            sha256: sha256_back_end(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            repository_format: FORMAT_VERSION,
+            repository_features: FEATURES,
+        }
+    }
+}
 
 /// Runs the verb.
-pub fn run(_: &Args, globals: &Globals) -> Result<ExitCode> {
+pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
+    let report = Report::new();
+    if args.json.json {
+        json::print(&report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut out = ui::stdout();
-    writeln!(out, "grove {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "grove {}", report.version)?;
     if globals.verbose {
-        let build = if cfg!(debug_assertions) { "debug" } else { "release" };
-        writeln!(out, "build: {build}, {}-linux", std::env::consts::ARCH)?;
-        writeln!(out, "sha256: {}", sha256_back_end())?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        writeln!(out, "threads: {threads}")?;
+        writeln!(out, "build: {}, {}", report.build, report.target)?;
+        writeln!(out, "sha256: {}", report.sha256)?;
+        writeln!(out, "threads: {}", report.threads)?;
+        let features = report.repository_features.join(", ");
+        writeln!(out, "repository format: {}, with {features}", report.repository_format)?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -460,22 +460,8 @@ fn a_terminal_gets_colours_and_a_pager_and_nobody_else() {
         return;
     }
     let env = Env::with_commits();
-    let on_terminal = |arguments: &str, no_colour: &str| {
-        let grove = crate::env::GROVE;
-        let mut command = Command::new("script");
-        command.args([
-            "-qec",
-            &format!("{grove} diff {arguments} os/main"),
-            "/dev/null",
-        ]);
-        command
-            .current_dir(env.path(""))
-            .env_clear()
-            .stdin(Stdio::null());
-        command
-            .env("GROVE_REPO", "repo")
-            .env("PATH", "/usr/bin:/bin")
-            .env("TERM", "xterm");
+    let on_terminal = |arguments: &[&str], no_colour: &str| {
+        let mut command = env.on_terminal(&[&["diff", "os/main"], arguments].concat());
         command.env("PAGER", "tee paged").env("NO_COLOR", no_colour);
         let output = command.output().expect("script runs");
         let paged = fs::read_to_string(env.path("paged")).unwrap_or_default();
@@ -485,15 +471,15 @@ fn a_terminal_gets_colours_and_a_pager_and_nobody_else() {
             paged,
         )
     };
-    let (shown, paged) = on_terminal("", "");
+    let (shown, paged) = on_terminal(&[], "");
     assert!(
         paged.starts_with("\x1b[33mM\x1b[0m    /empty\n"),
         "{paged:?}"
     );
     assert_eq!(shown, paged);
-    let (_, paged) = on_terminal("", "1");
+    let (_, paged) = on_terminal(&[], "1");
     assert_eq!(paged, env.ok(&["diff", "os/main"]));
-    let (shown, paged) = on_terminal("--no-pager", "");
+    let (shown, paged) = on_terminal(&["--no-pager"], "");
     assert!(
         paged.is_empty() && shown.contains("\x1b[32mA\x1b[0m    /new\n"),
         "{shown:?}"

@@ -72,6 +72,25 @@ impl Env {
         command
     }
 
+    /// A command on a terminal of 100 columns, made by script(1); on its standard output is what
+    /// the terminal shows.
+    pub fn on_terminal(&self, args: &[&str]) -> Command {
+        let words: String = args.iter().map(|word| format!(" '{word}'")).collect();
+        let line = format!("stty cols 100 rows 30; exec {GROVE}{words}");
+        let mut command = Command::new("script");
+        command
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(self.dir.path())
+            .env_clear()
+            .stdin(Stdio::null());
+        command
+            .env("GROVE_REPO", "repo")
+            .env("PATH", "/usr/bin:/bin:/usr/sbin")
+            .env("SHELL", "/bin/sh")
+            .env("TERM", "xterm");
+        command
+    }
+
     pub fn output(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("grove runs")
     }

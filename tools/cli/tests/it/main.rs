@@ -21,6 +21,7 @@ mod look;
 mod mount;
 mod mount_uses;
 mod ostree;
+mod progress;
 mod prune;
 mod readme;
 mod repair;

@@ -413,6 +413,28 @@ fn the_helper_of_mount_understands_its_arguments() {
 }
 
 #[test]
+fn the_helper_that_packages_bring_starts_the_program_beside_it() {
+    let env = Env::with_commits();
+    for dir in ["usr/bin", "usr/sbin"] {
+        fs::create_dir_all(env.path(dir)).expect("a directory");
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/mount.fuse.grove");
+    let helper = env.path("usr/sbin/mount.fuse.grove");
+    fs::copy(script, &helper).expect("a script");
+    symlink(GROVE, env.path("usr/bin/grove")).expect("a link");
+    for (args, code) in [
+        (&["repo#os/main", "mnt", "-f", "-o", "ro,nofail"][..], 0),
+        (&["repo#os/main", "mnt", "-f", "-o", "nonsense"], 1),
+        (&["repo#os/main"], 1),
+    ] {
+        let mut command = Command::new(&helper);
+        let output = command.args(args).current_dir(env.path("")).output();
+        let output = output.expect("the helper runs");
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
 fn mount_8_and_fstab_mount_commits() {
     if !can_share() || !have("unshare") || !have("mount") {
         return;

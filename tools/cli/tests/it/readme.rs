@@ -38,7 +38,13 @@ fn the_commands_of_the_guide_run() {
     let guide = blocks(include_str!("../../../../docs/guide.md"), usize::MAX);
     runs(
         &guide,
-        &["Modified:", "os/stable", "requests", "walk, again"],
+        &[
+            "Modified:",
+            "os/stable",
+            "without a delta:",
+            "static delta:",
+            "walk, again",
+        ],
     );
 }
 

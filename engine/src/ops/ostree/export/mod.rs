@@ -123,6 +123,7 @@ pub fn export(
     let mut report = job.report;
     let exported: BTreeSet<ObjectId> = order.into_iter().collect();
     let wanted = |id: &ObjectId| exported.contains(id);
+    monitor.begin(Phase::Publish, None);
     (report.deltas, report.delta_bytes) = deltas::copy(repo.path(), &target, &wanted)?;
     target.flush()?;
     for (name, id) in &refs {
@@ -135,6 +136,7 @@ pub fn export(
         Outline::of_export(&target, monitor)?.write(&target)?;
     }
     target.touch()?;
+    monitor.end(Phase::Publish);
     report.refs = refs;
     Ok(report)
 }
@@ -186,6 +188,7 @@ impl Job<'_> {
         for id in self.files(needed.files.into_keys().collect(), partial)? {
             gatherer.forget(ObjectKind::File, &id);
         }
+        self.monitor.begin(Phase::Tree, Some(dirs as u64));
         for (id, bytes) in &needed.dirmetas {
             if target.repo.mode() == RepoMode::BareUserOnly {
                 check_plain(id, bytes)?;
@@ -196,6 +199,7 @@ impl Job<'_> {
             self.metadata(ObjectKind::Dirtree, id, bytes)?;
         }
         target.flush()?;
+        self.monitor.end(Phase::Tree);
         // Before the commit can be seen: it must not be taken for a complete one.
         let mark = target.repo.partial_mark(id);
         if partial && !target.repo.has(ObjectKind::Commit, id) {
@@ -215,6 +219,7 @@ impl Job<'_> {
     }
 
     fn metadata(&mut self, kind: ObjectKind, id: &ObjectId, bytes: &[u8]) -> Result<()> {
+        self.monitor.advance(Phase::Tree, 1);
         if self.target.repo.has(kind, id) {
             return Ok(());
         }

@@ -26,7 +26,7 @@ impl Peer {
     }
 
     /// Exports the commits that are measured.
-    pub(super) fn new(bench: &Bench) -> Result<Self> {
+    pub(super) fn new(bench: &Bench<'_>) -> Result<Self> {
         let archive = bench.work.join("archive");
         let mut export = bench.grove("export");
         export.args(["--mode=archive", "--quiet", "--depth=0", "--fsync=no"]).arg(&archive);

@@ -26,7 +26,7 @@ struct Step {
     cpu_seconds: f64,
 }
 
-pub(super) fn report(bench: &Bench, runs: u32, rows: &[Row]) -> Report {
+pub(super) fn report(bench: &Bench<'_>, runs: u32, rows: &[Row]) -> Report {
     let step = |row: &Row| Step {
         step: row.step,
         program: row.program,

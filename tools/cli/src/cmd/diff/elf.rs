@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use grove_engine::monitor::Phase;
 use grove_engine::ops::diff::{Content, DiffReport, FileKind, Info};
 use grove_engine::{Error as Engine, Monitor, Repository};
 use object::elf::{self, FileHeader32, FileHeader64};
@@ -71,9 +72,11 @@ pub(super) fn find(
         }
         info.map_or(Ok(None), |info| facts(repo, info))
     };
+    monitor.begin(Phase::Scan, Some(events.len() as u64));
     let changes: Vec<Result<Change>> = events
         .par_iter()
         .map(|event| {
+            monitor.advance(Phase::Scan, 1);
             Ok(Change {
                 path: event.path().to_owned(),
                 from: event.from.filter(|_| event.moved.is_some()).map(|from| from.path.clone()),
@@ -82,6 +85,7 @@ pub(super) fn find(
             })
         })
         .collect();
+    monitor.end(Phase::Scan);
     let mut changes = changes.into_iter().collect::<Result<Vec<Change>>>()?;
     changes.retain(|change| change.before != change.after);
     join(&mut changes);

@@ -4,9 +4,12 @@
 //! mount.fuse.grove REPO[#REV] DIR [-sfnv] [-o OPTIONS] [-t TYPE]
 //! ```
 //!
+//! Where that is no link to this program, it starts it with the name as its first argument.
+//!
 //! Exit codes are those of mount(8).
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -58,16 +61,24 @@ struct Args {
     kind: Option<String>,
 }
 
-/// Whether this program was started as a helper of mount(8).
-pub fn is_called_for() -> bool {
-    let name = env::args_os().next().unwrap_or_default();
-    let name = Path::new(&name).file_name().unwrap_or_default();
-    NAMES.iter().any(|known| name == *known)
+/// The helper's name and arguments, if this program was started as a helper of mount(8).
+pub fn arguments() -> Option<Vec<OsString>> {
+    helper_arguments(env::args_os())
+}
+
+fn helper_arguments(all: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
+    let all: Vec<OsString> = all.collect();
+    let is_name = |word: &OsString| {
+        let name = Path::new(word).file_name().unwrap_or_default();
+        NAMES.iter().any(|known| name == *known)
+    };
+    let at = all.iter().take(2).position(is_name)?;
+    Some(all.into_iter().skip(at).collect())
 }
 
 /// Runs as a helper of mount(8).
-pub fn run() -> ExitCode {
-    let args = match Args::try_parse() {
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
         Err(error) => {
             // There is nowhere to tell of a failure to print.
@@ -146,6 +157,21 @@ fn is_there(job: &Job, globals: &Globals) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_helper_is_called_by_its_name_wherever_that_stands() {
+        for (line, helper) in [
+            ("/sbin/mount.fuse.grove a b", Some("/sbin/mount.fuse.grove a b")),
+            ("grove mount.fuse.grove a", Some("mount.fuse.grove a")),
+            ("mount.grove", Some("mount.grove")),
+            ("grove mount mount.grove", None),
+            ("grove", None),
+        ] {
+            let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+            let found = helper_arguments(words(line).into_iter());
+            assert_eq!(found, helper.map(words), "{line}");
+        }
+    }
 
     #[test]
     fn a_source_names_repository_and_commit() {

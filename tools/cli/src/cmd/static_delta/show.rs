@@ -17,6 +17,8 @@ const OPERATIONS: [&str; 7] =
 
 /// Say what a delta holds
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  grove static-delta show update\n  \
+    grove static-delta show --json /srv/deltas/june-july")]
 pub(super) struct Show {
     /// A delta of the repository, or a file or directory
     delta: String,
