@@ -31,7 +31,7 @@ use self::record::Records;
 pub use self::update::update;
 use crate::error::Result;
 use crate::id::ObjectId;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Phase};
 use crate::ops::ls::{Node, normalise, resolve_path};
 use crate::repo::Repository;
 
