@@ -47,7 +47,7 @@ impl Seen {
                 .saturating_mul(1_000_000_000)
                 .saturating_add_unsigned(stat.st_ctime_nsec),
             // Its type differs between architectures.
-            names: u64::try_from(stat.st_nlink).unwrap_or(u64::MAX),
+            names: stat.st_nlink,
         }
     }
 
