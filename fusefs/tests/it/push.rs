@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use grove_fusefs::What;
+use grove_fusefs::{Mounted, What};
 
 use crate::need_mounts;
 use crate::support::{Fixture, assert_equal, noise, wait_until};
@@ -35,12 +35,18 @@ fn filled() -> (Fixture, Vec<(PathBuf, Vec<u8>)>) {
     (fixture, files)
 }
 
-fn walk(fixture: &Fixture) {
+fn walk(fixture: &Fixture, mounted: &Mounted) {
     for dir in fs::read_dir(fixture.mnt()).unwrap() {
         for file in fs::read_dir(dir.unwrap().path()).unwrap() {
             file.unwrap().metadata().unwrap();
         }
     }
+    // The server notes what is in a listing when the reader has it already.
+    wait_until("all listings are noted", || {
+        let stats = mounted.stats();
+        let noted: u64 = stats.latency.readdirplus.counts().iter().sum();
+        noted == stats.readdirplus
+    });
 }
 
 #[test]
@@ -48,7 +54,7 @@ fn after_a_walk_two_reads_bring_all_small_files() {
     need_mounts!();
     let (fixture, files) = filled();
     let mounted = fixture.mounted();
-    walk(&fixture);
+    walk(&fixture, &mounted);
     assert_eq!(mounted.stats().data.pushed_files, 0, "nothing was read yet");
     let read = |(path, content): &(PathBuf, Vec<u8>)| {
         assert!(fs::read(path).unwrap() == *content, "{}", path.display());
@@ -100,7 +106,7 @@ fn files_of_a_directory_that_is_being_read_are_not_all_asked_for() {
     let id = fixture.commit("main");
     let reads_with = |push: bool| {
         let mounted = fixture.mount_with(id, |options| options.push = push);
-        walk(&fixture);
+        walk(&fixture, &mounted);
         for (n, file) in files.iter().enumerate() {
             assert!(fs::read(file).unwrap() == content(n), "file {n}");
             if n == 1 && push {
@@ -131,7 +137,7 @@ fn files_with_one_content_are_all_pushed_and_keep_their_own_metadata() {
     // Contents that are stored otherwise stand between them.
     fixture.write("large/file", &noise(700_000));
     let mounted = fixture.mounted();
-    walk(&fixture);
+    walk(&fixture, &mounted);
     for (path, _) in &files[..2] {
         fs::read(path).unwrap();
     }
@@ -153,7 +159,7 @@ fn readers_and_pushes_of_the_same_files_do_not_disturb_each_other() {
     let id = fixture.commit("main");
     for _ in 0..3 {
         let mounted = fixture.mount(What::Commit(id));
-        walk(&fixture);
+        walk(&fixture, &mounted);
         std::thread::scope(|scope| {
             for reader in 0..4 {
                 let files = &files;
@@ -175,7 +181,7 @@ fn a_mount_without_push_reads_each_file_when_asked() {
     let (fixture, files) = filled();
     let id = fixture.commit("main");
     let mounted = fixture.mount_with(id, |options| options.push = false);
-    walk(&fixture);
+    walk(&fixture, &mounted);
     for (path, content) in &files {
         assert!(fs::read(path).unwrap() == *content);
     }
