@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Object;
+use super::{Contents, Object};
 use crate::NewFile;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
@@ -60,6 +60,22 @@ impl NewTree {
             self.metadata.insert(*object, bytes.to_vec());
         }
         same
+    }
+
+    /// What came and is not known from another commit, in the order of the walk.
+    ///
+    /// # Errors
+    /// [`Error::MissingObject`] if a listing did not come, [`Error::MalformedObject`].
+    pub(in crate::ops) fn contents(&self, known: impl Fn(&Object) -> bool) -> Result<Contents> {
+        Contents::walk(&self.commit, known, |id| {
+            let object = (ObjectKind::Dirtree, *id);
+            let (kind, id) = object;
+            let bytes = self.metadata.get(&object);
+            let bytes = bytes.ok_or(Error::MissingObject { kind, id })?;
+            Dirtree::parse(bytes)
+                .map(Arc::new)
+                .map_err(malformed(object))
+        })
     }
 
     /// One path of each file that the directories list which came so far.
