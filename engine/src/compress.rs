@@ -12,6 +12,12 @@ pub(crate) const LEVEL: i32 = 3;
 /// Bytes from the middle of a block that the compressibility probe looks at.
 const PROBE_SIZE: usize = 16 * 1024;
 
+/// Windows of [`compress_far`]: the smallest that zstd takes, what the tables of its high levels reach
+/// over, and what its decoders take without being asked.
+const MIN_WINDOW_LOG: u32 = 10;
+const LEVEL_WINDOW_LOG: u32 = 23;
+const MAX_WINDOW_LOG: u32 = 27;
+
 /// A codec must save at least this share (1/32, about 3 %) to be worth decoding later.
 const MIN_GAIN_SHIFT: u32 = 5;
 
@@ -145,7 +151,28 @@ pub(crate) fn compress_with_prefix(raw: &[u8], prefix: &[u8], level: i32) -> io:
     Ok(out)
 }
 
-/// Decodes what [`compress_with_prefix`] made; it must fill `out` exactly. After an error `out` may
+/// Compresses with a window that reaches back over everything, a prefix included that the decoder must
+/// have, too. Takes the memory that such a window needs; the frame carries no checksum.
+pub(crate) fn compress_far(raw: &[u8], prefix: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let reach = (raw.len() + prefix.len()).max(1).next_power_of_two();
+    let window = reach.ilog2().clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG);
+    let mut context = CCtx::create();
+    let mut out = Vec::with_capacity(compress_bound(raw.len()));
+    context
+        .set_parameter(CParameter::CompressionLevel(level))
+        .and_then(|_| context.set_parameter(CParameter::WindowLog(window)))
+        .and_then(|_| {
+            // Without it, matches are found as far back as the tables of the level reach.
+            let far = window > LEVEL_WINDOW_LOG;
+            context.set_parameter(CParameter::EnableLongDistanceMatching(far))
+        })
+        .and_then(|_| context.ref_prefix(prefix))
+        .and_then(|_| context.compress2(&mut out, raw))
+        .map_err(zstd_error)?;
+    Ok(out)
+}
+
+/// Decodes what [`compress_with_prefix`] or [`compress_far`] made; it must fill `out` exactly. After an error `out` may
 /// hold anything.
 pub(crate) fn decompress_with_prefix(
     frame: &[u8],

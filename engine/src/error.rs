@@ -33,8 +33,8 @@ pub enum Error {
         /// The directory given.
         path: PathBuf,
     },
-    /// The repository was written by a newer program.
-    #[error("{}: unsupported repository format: {detail}", path.display())]
+    /// The repository, or a delta, was written by a newer program.
+    #[error("{}: unsupported format: {detail}", path.display())]
     UnsupportedFormat {
         /// The file that says so.
         path: PathBuf,
@@ -199,6 +199,17 @@ pub enum Error {
     /// A delta begins at a commit that the repository does not have.
     #[error("{}: the delta begins at commit {from}, which is not in the repository", path.display())]
     WrongBase {
+        /// The delta.
+        path: PathBuf,
+        /// Where it begins.
+        from: ObjectId,
+    },
+    /// A delta begins at a commit that the repository does not have all of.
+    #[error(
+        "{}: the delta begins at commit {from}, of which the repository has only a part",
+        path.display()
+    )]
+    PartialBase {
         /// The delta.
         path: PathBuf,
         /// Where it begins.

@@ -41,6 +41,50 @@ fn sizes_of_archived_files_are_as_documented() {
 }
 
 #[test]
+fn deltas_are_as_documented() {
+    use crate::ops::delta::{content, file, limits, streams};
+    let from = ObjectId::from_bytes([0xaa; 32]);
+    let to = ObjectId::from_bytes([0xbb; 32]);
+    assert_hexdump("own-delta-head", &file::head(Some(&from), &to));
+    let document = document();
+    let (gib, mib) = (1 << 30, 1 << 20);
+    for (row, same) in [
+        (
+            "| sections; bytes of one | 2^18; 1 GiB |",
+            (file::MAX_SECTIONS, file::MAX_SECTION) == (1 << 18, gib),
+        ),
+        (
+            "| streams of contents together; of the tree or the files | 256 MiB; 1 GiB |",
+            (limits::MAX_CONTENTS_RAW, limits::MAX_TREE_RAW) == (256 * mib, gib),
+        ),
+        (
+            "| size of a content of way 0, 1 or 2; of way 4 | 64 MiB; 64 MiB |",
+            (limits::MAX_CONTENT, crate::recode::MAX_SIZE) == (64 * mib, 64 * mib),
+        ),
+        (
+            "| sources of a content together | 256 MiB |",
+            limits::MAX_SOURCES_BYTES == 256 * mib,
+        ),
+        (
+            "with which they would exceed 32 MiB",
+            limits::MAX_PREFIX == 32 << 20,
+        ),
+        ("and at most 8.", limits::MAX_SOURCES == 8),
+        ("*Contents* has ten streams", content::STREAMS == 10),
+        (
+            "| 12 | 32 | checksum | SHA-256 of the section |",
+            file::ROW_SIZE == 12 + 32,
+        ),
+        (
+            "codec (4), length (4), packed length (4)",
+            streams::STREAM_ROW_SIZE == 12,
+        ),
+    ] {
+        assert!(same && document.contains(row), "{row}");
+    }
+}
+
+#[test]
 fn constants_are_as_documented() {
     let document = document();
     for (name, value) in [

@@ -119,3 +119,11 @@ pub fn recoding_seed(payload: &[u8]) -> Option<Vec<u8>> {
     let len = u16::try_from(recipe.len()).ok()?;
     Some([&len.to_le_bytes()[..], &recipe, &undone.plain].concat())
 }
+
+/// Deltas of our own: whole files, whose checksums stop most changes, and sections of contents.
+pub fn own_delta(data: &[u8]) {
+    if let Some((_file, path)) = in_memory(data) {
+        drop(ops::delta::show(&path));
+    }
+    ops::delta::try_section(data);
+}

@@ -93,3 +93,8 @@ pub fn records(data: &[u8]) {
 pub fn recoding(data: &[u8]) {
     grove_engine::fuzz::recoding(data);
 }
+
+/// Deltas of our own.
+pub fn own_delta(data: &[u8]) {
+    grove_engine::fuzz::own_delta(data);
+}

@@ -3,6 +3,7 @@
 mod changes;
 pub mod checkout;
 pub mod compare;
+pub mod delta;
 pub mod diff;
 mod fsck;
 pub mod log;

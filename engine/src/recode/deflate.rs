@@ -4,6 +4,7 @@
 //! as its encoder made. The corrections are the predictor's own byte form, so its version is
 //! pinned: another one is another part of the recipe.
 
+use std::io::Read;
 use std::panic;
 
 use flate2::Crc;
@@ -73,6 +74,22 @@ fn split(bytes: &[u8], limit: usize) -> Option<(Vec<u8>, Vec<u8>, usize)> {
         plain.text().to_vec(),
         stream.compressed_size,
     ))
+}
+
+/// What all members hold; what is no member at the end is left out.
+pub(super) fn plain_form(bytes: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    let mut rest = bytes;
+    while header_len(rest).is_some() {
+        let mut member = flate2::bufread::GzDecoder::new(rest);
+        let left = limit - plain.len() as u64;
+        (&mut member).take(left + 1).read_to_end(&mut plain).ok()?;
+        if plain.len() as u64 > limit {
+            return None;
+        }
+        rest = member.into_inner();
+    }
+    Some(plain)
 }
 
 /// A deflate stream again, from its plain bytes; `None` if the corrections do not fit them.

@@ -146,6 +146,18 @@ pub(crate) fn decompress(bytes: &[u8], limit: u64) -> Option<Vec<u8>> {
     (plain.len() as u64 <= limit).then_some(plain)
 }
 
+/// The plain form that [`undo`] finds, without a recipe; `None` when there is none or it is larger
+/// than `limit`. What follows the last member of a gzip file is left out.
+pub(crate) fn plain_form(bytes: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let (front, rest) = bytes.split_at(cpio::len(bytes));
+    let left = limit.checked_sub(front.len() as u64)?;
+    let plain = match deflate::knows(rest) {
+        true => deflate::plain_form(rest, left)?,
+        false => decompress(rest, left)?,
+    };
+    Some([front, &plain].concat())
+}
+
 /// Is there an archive inside, whose members may be stored elsewhere, too?
 pub(crate) fn holds_archive(bytes: &[u8]) -> bool {
     let mut head = [0; 6];

@@ -540,11 +540,16 @@ impl Store {
 
     /// The plain form of a payload that is stored by how it is compressed again; `None` for others.
     pub(crate) fn plain_form(&self, of: Piece) -> Result<Option<Piece>> {
+        Ok(self.recipe_of_recoded(of)?.map(|(plain, _)| plain))
+    }
+
+    /// The same, with how it is compressed again.
+    pub(crate) fn recipe_of_recoded(&self, of: Piece) -> Result<Option<(Piece, Vec<u8>)>> {
         let Some((_, found)) = self.get_stored(&recipe_key(&of.id))? else {
             return Ok(None);
         };
         match Recipe::decode(found.bytes()) {
-            Ok(Recipe::Recode { plain, .. }) => Ok(Some(plain)),
+            Ok(Recipe::Recode { plain, how }) => Ok(Some((plain, how.to_vec()))),
             _ => Ok(None),
         }
     }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use grove_engine::fs::Storage;
+use grove_engine::ops::delta::{ApplyOptions, CreateOptions, create};
 use grove_engine::ops::repair::{RepairOptions, RepositorySource, Source, repair};
+use grove_engine::ops::static_delta::DeltaName;
 use grove_engine::ops::{Level, PruneOptions, RepackOptions, fsck, prune, repack};
 use grove_engine::{ObjectId, Repository, Result, Silent};
 use rayon::prelude::*;
@@ -211,6 +213,41 @@ fn cut_prunes(seeds: u64, parity: bool) -> u64 {
     )
 }
 
+/// Deltas that bring the base to a commit that it lacks are applied, cut, and applied again.
+fn cut_deltas(seeds: u64) -> u64 {
+    let scene = Scene::new(false);
+    let full = scene.dir.path().join("full");
+    copy_repository(&scene.base, &full);
+    let full = open(&full);
+    let (from, wanted) = (scene.commits[1].0, list_dir(&scene.tree));
+    let (to, ..) = commit_dir(&full, "os", &scene.tree).unwrap();
+    let name = DeltaName {
+        from: Some(from),
+        to,
+    };
+    let file = scene.dir.path().join("update.delta");
+    create(&full, name, &file, &CreateOptions::default(), &Silent).unwrap();
+    let mut options = ApplyOptions::default();
+    options.refs.push("os".to_owned());
+    scene.try_all(
+        seeds,
+        with(|repo| grove_engine::ops::delta::apply(repo, &file, &options, &Silent)),
+        |path, acknowledged| {
+            let repo = open(path);
+            assert_sound(&repo);
+            for (id, listing) in &scene.commits {
+                assert_holds(&repo, id, listing);
+            }
+            let now = repo.resolve_rev("os").unwrap();
+            assert!(now == to || (now == from && acknowledged.is_none()));
+            grove_engine::ops::delta::apply(&repo, &file, &options, &Silent).unwrap();
+            assert_eq!(repo.resolve_rev("os").unwrap(), to);
+            assert_holds(&repo, &to, &wanted);
+            assert_sound(&repo);
+        },
+    )
+}
+
 fn cut_repacks(seeds: u64, parity: bool) -> u64 {
     let scene = Scene::new(parity);
     let options = RepackOptions {
@@ -343,6 +380,11 @@ fn refs_cut_anywhere_are_the_old_or_the_new_ones() {
 }
 
 #[test]
+fn a_delta_cut_anywhere_loses_nothing_and_a_second_run_finishes() {
+    cut_deltas(USUAL);
+}
+
+#[test]
 fn a_repair_cut_anywhere_loses_nothing_and_can_be_repeated() {
     cut_repairs(1, false, false);
     cut_repairs(1, false, true);
@@ -367,6 +409,7 @@ fn ten_thousand_cuts_lose_nothing() {
             ("prune", cut_prunes(seeds, false)),
             ("prune with parity", cut_prunes(seeds, true)),
             ("refs", cut_refs(seeds)),
+            ("delta", cut_deltas(seeds)),
             ("repair", cut_repairs(seeds, false, false)),
             ("repair with parity", cut_repairs(seeds, true, false)),
             ("repair of swapped packs", cut_repairs(seeds, false, true)),

@@ -11,14 +11,14 @@ use tempfile::tempdir;
 use super::support::{commit_dir, cpio, list_commit, list_dir, noise};
 
 /// Something like a program: it compresses a little, and the next version differs everywhere.
-fn program(seed: u64, len: usize) -> Vec<u8> {
+pub fn program(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = noise(seed, len);
     bytes.iter_mut().for_each(|byte| *byte &= 0x3f);
     bytes
 }
 
 /// The next version: some bytes are inserted, and every few hundred bytes one changes.
-fn relinked(old: &[u8], seed: u64) -> Vec<u8> {
+pub fn relinked(old: &[u8], seed: u64) -> Vec<u8> {
     let mut new = old.to_vec();
     let at = old.len() / 3;
     new.splice(at..at, noise(seed, 1000));

@@ -253,3 +253,15 @@ fn fuzz_recoding() {
     run_rounds(targets::recoding, &payloads, 400);
     run_rounds(targets::recoding, &recipes, 4_000);
 }
+
+/// A whole delta, and its sections of contents.
+#[test]
+fn fuzz_own_delta() {
+    let scene = super::own_delta::Scene::new(super::own_delta::make_trees);
+    let file = std::fs::read(scene.delta("update.delta").0).unwrap();
+    let sections = super::own_delta_damage::sections(&file).into_iter();
+    let contents = sections.filter(|(kind, _)| *kind == 3);
+    let mut seeds: Vec<Vec<u8>> = contents.map(|(_, range)| file[range].to_vec()).collect();
+    seeds.push(file);
+    run_rounds(targets::own_delta, &seeds, 600);
+}

@@ -17,6 +17,8 @@ mod fuzz_smoke;
 mod layering;
 mod objects;
 mod online;
+mod own_delta;
+mod own_delta_damage;
 mod prune;
 mod reading;
 mod repack;

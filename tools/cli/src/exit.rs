@@ -202,6 +202,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         Engine::WrongBase { .. } => {
             "bring the repository to that commit first, or get a delta from a commit that it has"
         }
+        Engine::PartialBase { .. } => {
+            "'grove import' of a repository that has all of that commit completes it"
+        }
         Engine::DeltaNotFound { .. } => "'grove static-delta list' lists the deltas",
         Engine::RevNotFound { .. } => "'grove refs' lists the refs",
         Engine::RevAmbiguous { .. } => "give more digits of the checksum",

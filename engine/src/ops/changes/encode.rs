@@ -194,7 +194,8 @@ impl<'r> Encoder<'r> {
     }
 }
 
-fn share_features(a: &[u8], b: &[u8]) -> bool {
+/// Whether contents have anything in common, as far as a glance tells.
+pub(in crate::ops) fn share_features(a: &[u8], b: &[u8]) -> bool {
     let (Some(a), Some(b)) = (Sketch::of(a), Sketch::of(b)) else {
         return true;
     };

@@ -2,18 +2,23 @@
 //!
 //! Owns the list of new objects, the search for old files that new ones are like, the choice of how
 //! a new file is made from them, and the reception of new objects on the other side. It knows
-//! neither kind of file.
+//! neither kind of file, only that both have numbers and faults.
 
 mod encode;
+mod fault;
+mod numbers;
 mod receive;
 mod sources;
 
 use std::collections::HashSet;
+use std::path::Path;
 
-pub(in crate::ops) use self::encode::{Encoded, Encoder, Run};
-pub(in crate::ops) use self::receive::{NewTree, Receiver, Refused};
-pub(in crate::ops) use self::sources::{Contents, NewFile, OldFiles, piece};
-use crate::error::Result;
+pub(in crate::ops) use self::encode::{Encoded, Encoder, Run, share_features};
+pub(in crate::ops) use self::fault::Fault;
+pub(in crate::ops) use self::numbers::{put_number, put_signed, signed, take_number};
+pub(in crate::ops) use self::receive::{NewTree, Receiver, Visitor};
+pub(in crate::ops) use self::sources::{Contents, NewFile, OldFiles, Readable, piece};
+use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind, PayloadId};
 use crate::repo::Repository;
 use crate::repo::bases::base_name;
@@ -35,6 +40,18 @@ pub(in crate::ops) fn payloads_of(
     files
         .filter_map(|file| file.map(|file| file.payload).transpose())
         .collect()
+}
+
+/// Fails if the repository lacks the commit that a delta begins at, or has it in part only.
+pub(in crate::ops) fn check_base(repo: &Repository, from: ObjectId, delta: &Path) -> Result<()> {
+    let path = delta.to_owned();
+    if !repo.contains(ObjectKind::Commit, &from)? {
+        return Err(Error::WrongBase { path, from });
+    }
+    match repo.is_partial(&from) {
+        true => Err(Error::PartialBase { path, from }),
+        false => Ok(()),
+    }
 }
 
 /// Puts files next to those that they likely have something in common with: the compression of a

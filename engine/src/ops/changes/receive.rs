@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::Object;
+use super::{Contents, Object};
 use crate::Body;
 use crate::NewFile;
 use crate::error::{Error, IoResultExt, Result};
@@ -62,6 +62,22 @@ impl NewTree {
             self.metadata.insert(*object, bytes.to_vec());
         }
         same
+    }
+
+    /// What came and is not known from another commit, in the order of the walk.
+    ///
+    /// # Errors
+    /// [`Error::MissingObject`] if a listing did not come, [`Error::MalformedObject`].
+    pub(in crate::ops) fn contents(&self, known: impl Fn(&Object) -> bool) -> Result<Contents> {
+        Contents::walk(&self.commit, known, |id| {
+            let object = (ObjectKind::Dirtree, *id);
+            let (kind, id) = object;
+            let bytes = self.metadata.get(&object);
+            let bytes = bytes.ok_or(Error::MissingObject { kind, id })?;
+            Dirtree::parse(bytes)
+                .map(Arc::new)
+                .map_err(malformed(object))
+        })
     }
 
     /// One path of each file that the directories list which came so far.

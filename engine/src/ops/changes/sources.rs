@@ -1,24 +1,25 @@
 //! What a commit has that another one lacks, and which of the other's files each new file is like.
 //!
-//! Candidates are all files of the old commit that every client can read: the one with the same
-//! content, else the one at the same path, else one whose path or name differs in numbers only, else
-//! those that share features of their content (`sketch`). Only the last reads anything.
+//! Candidates are the files of the old commit that whoever applies the delta can read: the one with
+//! the same content, else the one at the same path, else one whose path or name differs in numbers
+//! only, else those that share features of their content (`sketch`). Only the last reads anything.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::Object;
 use crate::error::Result;
 use crate::id::{ObjectId, ObjectKind, PayloadId};
-use crate::object::FileObject;
+use crate::object::{Commit, Dirtree, FileObject};
 use crate::pack::recipe::Piece;
 use crate::repo::Repository;
 use crate::repo::bases::{base_name, unnumbered};
 use crate::sketch::{FEATURES, Sketch, SketchBuilder};
 use crate::tree::check_depth;
 
-/// Others may read a file: a client that applies a delta without privileges can.
+/// Others may read a file.
 const READ_BY_OTHERS: u32 = 0o004;
 /// Smaller files are not compared by content.
 const MIN_SIZE: u64 = 16 << 10;
@@ -50,7 +51,16 @@ impl Contents {
         commit: &ObjectId,
         known: impl Fn(&Object) -> bool,
     ) -> Result<Self> {
-        let root = repo.commit(commit)?;
+        Self::walk(&repo.commit(commit)?, known, |tree| repo.dirtree(tree))
+    }
+
+    /// Those of a commit whose directories are listed by `list`. The order of the walk is part of
+    /// the format of Grove's deltas.
+    pub(in crate::ops) fn walk(
+        root: &Commit,
+        known: impl Fn(&Object) -> bool,
+        list: impl Fn(&ObjectId) -> Result<Arc<Dirtree>>,
+    ) -> Result<Self> {
         let mut contents = Self::default();
         let mut seen = HashSet::new();
         let mut todo = vec![(String::new(), root.tree, root.meta, 0)];
@@ -69,7 +79,7 @@ impl Contents {
                 continue;
             }
             contents.metadata.push(object);
-            let listing = repo.dirtree(&tree)?;
+            let listing = list(&tree)?;
             let at = |name: &str| format!("{path}{name}");
             let files = listing
                 .files
@@ -84,14 +94,16 @@ impl Contents {
         Ok(contents)
     }
 
+    /// Names of its files, each once, with one of their paths.
+    pub(in crate::ops) fn unique_files(&self) -> Vec<&(String, ObjectId)> {
+        let mut seen = HashSet::new();
+        let files = self.files.iter();
+        files.filter(|(_, id)| seen.insert(*id)).collect()
+    }
+
     /// Its files, each once.
     pub(in crate::ops) fn new_files(&self, repo: &Repository) -> Result<Vec<NewFile>> {
-        let mut seen = HashSet::new();
-        let unique: Vec<&(String, ObjectId)> = self
-            .files
-            .iter()
-            .filter(|(_, id)| seen.insert(*id))
-            .collect();
+        let unique = self.unique_files();
         let ids: Vec<ObjectId> = unique.iter().map(|(_, id)| *id).collect();
         let found = unique.into_iter().zip(repo.files(&ids));
         let new = found.map(|((path, _), file)| {
@@ -128,6 +140,15 @@ pub(in crate::ops) struct Source {
     pub(in crate::ops) payload: Piece,
 }
 
+/// Which files of the old commit whoever applies a delta can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ops) enum Readable {
+    /// All of them.
+    All,
+    /// Those that others than their owner may read: clients without privileges keep files as files.
+    ByOthers,
+}
+
 /// Files of the old commit, to be found by what is known of new ones.
 #[derive(Debug, Default)]
 pub(in crate::ops) struct OldFiles {
@@ -140,15 +161,20 @@ pub(in crate::ops) struct OldFiles {
 }
 
 impl OldFiles {
-    pub(in crate::ops) fn load(repo: &Repository, contents: &Contents) -> Result<Self> {
+    pub(in crate::ops) fn load(
+        repo: &Repository,
+        contents: &Contents,
+        readable: Readable,
+    ) -> Result<Self> {
+        let needed = match readable {
+            Readable::All => 0,
+            Readable::ByOthers => READ_BY_OTHERS,
+        };
         let ids: Vec<ObjectId> = contents.files.iter().map(|(_, id)| *id).collect();
         let mut old = Self::default();
         for ((path, id), file) in contents.files.iter().zip(repo.files(&ids)) {
             let file = file?;
-            let Some(payload) = file
-                .payload
-                .filter(|_| file.header.mode & READ_BY_OTHERS != 0)
-            else {
+            let Some(payload) = file.payload.filter(|_| file.header.mode & needed == needed) else {
                 continue;
             };
             let Ok(n) = u32::try_from(old.files.len()) else {
@@ -179,7 +205,7 @@ impl OldFiles {
     }
 
     /// The old file that is most likely an earlier version, going by names.
-    fn by_name(&self, path: &str, size: u64) -> Option<Source> {
+    pub(in crate::ops) fn by_name(&self, path: &str, size: u64) -> Option<Source> {
         let moved = path
             .strip_prefix("etc/")
             .map(|rest| format!("usr/etc/{rest}"));

@@ -20,7 +20,7 @@ use crate::fs::lock::OwnedDir;
 use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::object::FileHeader;
-use crate::ops::changes::{NewTree, Object, Receiver, Refused};
+use crate::ops::changes::{NewTree, Object, Receiver};
 use crate::repo::Repository;
 
 /// Files up to this size are held in memory.
@@ -100,7 +100,7 @@ pub fn apply_offline(
     let files = receiver.files();
     let stored_bytes = receiver
         .finish(repo, &tree, &[])
-        .map_err(|error| of_delta(error, &opened))?;
+        .map_err(|error| Fault::of_tree(error).of(&opened.path))?;
     Ok(ApplyReport {
         name: superblock.name,
         metadata: tree.len() as u64 + 1,
@@ -108,20 +108,6 @@ pub fn apply_offline(
         made_bytes,
         stored_bytes,
     })
-}
-
-/// What the delta lacks, the delta is to blame for.
-fn of_delta(error: Error, opened: &Opened) -> Error {
-    match error {
-        Error::MissingObject { kind, id } => {
-            let detail = format!("{kind} object {id} is in neither the delta nor the repository");
-            Fault::invalid(detail).of(&opened.path)
-        }
-        Error::MalformedObject { kind, id, source } => {
-            Fault::invalid(format!("{kind} object {id} is malformed: {source}")).of(&opened.path)
-        }
-        other => other,
-    }
 }
 
 /// Puts the objects of a delta into a transaction.
@@ -166,15 +152,6 @@ impl Adder<'_> {
         self.receiver
             .flush()
             .map_err(|refused| Fault::from(refused).of(&opened.path))
-    }
-}
-
-impl From<Refused> for Fault {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Engine(error) => error.into(),
-            other => Self::Invalid(other.to_string()),
-        }
     }
 }
 

@@ -13,10 +13,11 @@ use super::superblock::{PartHead, Superblock};
 use super::writer::check;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
-use crate::id::{ObjectId, ObjectKind};
+use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::object::gvariant::{Part, Tuple};
 use crate::object::{Metadata, Value};
+use crate::ops::changes::check_base;
 use crate::repo::Repository;
 
 /// First number of a superblock that is wrapped with its signatures.
@@ -122,11 +123,8 @@ impl Opened {
     /// Fails if the repository lacks the commit that the delta begins at.
     pub(super) fn check_base(&self, repo: &Repository) -> Result<()> {
         match self.superblock.name.from {
-            Some(from) if !repo.contains(ObjectKind::Commit, &from)? => Err(Error::WrongBase {
-                path: self.path.clone(),
-                from,
-            }),
-            _ => Ok(()),
+            Some(from) => check_base(repo, from, &self.path),
+            None => Ok(()),
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
 use crate::object::{FileObject, Metadata, Value, Variant};
 use crate::ops::changes::{
-    Contents, Encoded, Encoder, NewFile, Object, OldFiles, batch_len, order, payloads_of, piece,
+    Contents, Encoded, Encoder, NewFile, Object, OldFiles, Readable, batch_len, order, payloads_of,
+    piece,
 };
 use crate::repo::Repository;
 
@@ -213,7 +214,7 @@ impl Plan {
         };
         let (large, mut files): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|new| new.file.size > limit);
-        let old_files = OldFiles::load(repo, &old)?;
+        let old_files = OldFiles::load(repo, &old, Readable::ByOthers)?;
         let (copies, large): (Vec<_>, Vec<_>) = large.into_iter().partition(|new| {
             new.file
                 .payload

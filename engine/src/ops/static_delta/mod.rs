@@ -16,8 +16,6 @@ mod superblock;
 mod tests;
 mod writer;
 
-use std::path::Path;
-
 pub use self::apply::{ApplyReport, apply_offline};
 pub(in crate::ops) use self::files::size;
 pub use self::files::{
@@ -27,44 +25,4 @@ pub use self::generate::{GenerateOptions, GenerateReport, generate};
 pub use self::name::DeltaName;
 pub use self::part::Effort;
 
-use crate::error::Error;
-use crate::id::{ObjectId, ObjectKind};
-use crate::object::DecodeError;
-
-/// What went wrong inside of a delta, before its file is known.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    /// It is no delta's fault.
-    #[error(transparent)]
-    Engine(#[from] Error),
-    /// The delta is wrong.
-    #[error("{0}")]
-    Invalid(String),
-}
-
-impl From<DecodeError> for Fault {
-    fn from(error: DecodeError) -> Self {
-        Self::Invalid(error.to_string())
-    }
-}
-
-impl Fault {
-    fn invalid(detail: impl Into<String>) -> Self {
-        Self::Invalid(detail.into())
-    }
-
-    fn other_object(kind: ObjectKind, id: &ObjectId) -> Self {
-        Self::Invalid(format!("what it makes is not {kind} object {id}"))
-    }
-
-    /// The error, given the file that the delta is in.
-    fn of(self, path: &Path) -> Error {
-        match self {
-            Self::Engine(error) => error,
-            Self::Invalid(detail) => Error::InvalidDelta {
-                path: path.to_owned(),
-                detail,
-            },
-        }
-    }
-}
+use crate::ops::changes::Fault;

@@ -11,7 +11,7 @@ use super::Fault;
 use crate::id::{ObjectId, ObjectKind, PayloadId};
 use crate::object::gvariant::{Elements, Frame, Part, Tuple};
 use crate::object::{DecodeError, FileHeader, Xattrs};
-use crate::ops::changes::{Object, Run};
+use crate::ops::changes::{Object, Run, put_number, take_number};
 
 /// First byte of a part file that is not compressed.
 const PLAIN: u8 = 0;
@@ -168,33 +168,6 @@ impl<'a> Body<'a> {
             xattrs: xattrs.clone(),
         })
     }
-}
-
-fn take_number(bytes: &mut &[u8]) -> Result<u64, Fault> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes
-            .split_first()
-            .ok_or_else(|| Fault::invalid("operations are cut short"))?;
-        *bytes = rest;
-        let bits = u64::from(byte & 0x7f);
-        if (bits << shift) >> shift != bits {
-            break;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Fault::invalid("an operation has a malformed number"))
-}
-
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 /// Decompresses a part file.

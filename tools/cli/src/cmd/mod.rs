@@ -51,6 +51,7 @@ verbs! {
     Size => size,
     Stats => stats,
     Bench => bench,
+    Delta => delta,
     StaticDelta => static_delta,
     Fsck => fsck,
     Repair => repair,

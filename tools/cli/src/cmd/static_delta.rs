@@ -193,7 +193,11 @@ struct GenerateJson {
 fn generate(args: &Generate, repo: &Repository, globals: &Globals) -> Result<()> {
     let to = args.rev.as_ref().or(args.to.as_ref()).expect("because one of them is required");
     let to = repo.resolve_rev(to)?;
-    let name = DeltaName { from: from(args, repo, &to)?, to };
+    let from = match args.empty {
+        true => None,
+        false => Some(begin(repo, args.from.as_deref(), &to)?),
+    };
+    let name = DeltaName { from, to };
     let made = !(args.if_not_exists && args.filename.is_none() && static_delta::exists(repo, &name));
     let mut report = GenerateReport::default();
     if made {
@@ -251,15 +255,13 @@ fn files(report: &GenerateReport) -> u64 {
     report.copied_files + report.patched_files + report.spliced_files + report.whole_files
 }
 
-fn from(args: &Generate, repo: &Repository, to: &ObjectId) -> Result<Option<ObjectId>> {
-    if args.empty {
-        return Ok(None);
-    }
-    if let Some(from) = &args.from {
-        return Ok(Some(repo.resolve_rev(from)?));
+/// Where a delta begins: at the commit that was given, or at the parent of the one that it makes.
+pub(super) fn begin(repo: &Repository, from: Option<&str>, to: &ObjectId) -> Result<ObjectId> {
+    if let Some(from) = from {
+        return Ok(repo.resolve_rev(from)?);
     }
     let parent = repo.commit(to)?.parent;
-    parent.map(Some).ok_or_else(|| Error::Failed {
+    parent.ok_or_else(|| Error::Failed {
         message: format!("commit {to} has no parent"),
         hint: Some("say where the delta begins with --from REV, or that it holds everything with --empty"),
     })

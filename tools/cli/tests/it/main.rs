@@ -10,6 +10,7 @@ macro_rules! snapshot {
 mod bench;
 mod compare;
 mod conformance;
+mod delta;
 mod diff;
 mod docs;
 mod env;
