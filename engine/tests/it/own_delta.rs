@@ -18,8 +18,8 @@ use grove_engine::tree::MutableTree;
 use grove_engine::{Body, Error, NewFile, ObjectId, Repository, Result, Silent};
 use tempfile::{TempDir, tempdir};
 
-use super::delta::{cpio, program, relinked};
-use super::support::{list_commit, noise, packs};
+use super::delta::{program, relinked};
+use super::support::{cpio, list_commit, noise, packs};
 
 /// Two commits in one repository, and the trees that they were made of.
 pub struct Scene {
