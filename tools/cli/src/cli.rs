@@ -117,7 +117,7 @@ mod tests {
         "grove markdown-help",
     ];
     /// What prints sizes for people.
-    const SIZES: [&str; 11] = [
+    const SIZES: [&str; 14] = [
         "grove checkout",
         "grove diff",
         "grove import",
@@ -126,6 +126,9 @@ mod tests {
         "grove stats",
         "grove static-delta generate",
         "grove static-delta apply-offline",
+        "grove delta create",
+        "grove delta apply",
+        "grove delta show",
         "grove fsck",
         "grove prune",
         "grove repack",

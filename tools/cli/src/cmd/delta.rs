@@ -44,6 +44,8 @@ enum Verb {
 
 /// Make a delta, and see that it gives the commit
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  grove delta create os/stable update.delta\n  \
+    grove delta create --from=os/stable^^ --level=12 os/stable update.delta")]
 struct Create {
     /// The commit that the delta makes
     to: String,
@@ -69,6 +71,7 @@ struct Create {
 /// The repository must have the commit that the delta begins at. A delta that is damaged, cut short or of
 /// another commit leaves no trace. What was interrupted is done by running it again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  grove delta apply --ref=os/stable update.delta")]
 struct Apply {
     /// The delta
     file: PathBuf,
@@ -83,6 +86,7 @@ struct Apply {
 
 /// Say what a delta holds; no repository is needed
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  grove delta show update.delta")]
 struct Show {
     /// The delta
     file: PathBuf,
@@ -94,6 +98,7 @@ struct Show {
 
 /// Apply a delta without keeping anything, and compare all that it makes
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  grove delta verify update.delta")]
 struct Verify {
     /// The delta
     file: PathBuf,
