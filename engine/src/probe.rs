@@ -71,7 +71,7 @@ pub fn bsdiff(old: &[u8], new: &[u8]) -> Vec<u8> {
     bsdiff::encode(old, new, &stretches)
 }
 
-/// The new version of a file of which the difference is that of [`bsdiff`].
+/// The new version of a file of which the difference is that of `bsdiff`.
 pub fn bspatch(old: &[u8], difference: &[u8], size: usize) -> Option<Vec<u8>> {
     let mut patch = Patch::new(difference, size as u64);
     let mut new = Vec::with_capacity(size);
