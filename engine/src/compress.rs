@@ -172,8 +172,8 @@ pub(crate) fn compress_far(raw: &[u8], prefix: &[u8], level: i32) -> io::Result<
     Ok(out)
 }
 
-/// Decodes what [`compress_with_prefix`] or [`compress_far`] made; it must fill `out` exactly. After an error `out` may
-/// hold anything.
+/// Decodes what [`compress_with_prefix`] or [`compress_far`] made; it must fill `out` exactly. After
+/// an error `out` may hold anything.
 pub(crate) fn decompress_with_prefix(
     frame: &[u8],
     prefix: &[u8],
