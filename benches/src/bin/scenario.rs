@@ -34,10 +34,18 @@ enum Command {
     Rpms(Args),
     /// Walk and read a mounted commit beside other file systems with the same tree (--tree, --second)
     Mount(MountArgs),
-    /// Check a commit out (--tree, or --grove-repo and --ostree-repo)
+    /// Check a commit out, and change the checkout to the next (--tree, --second)
     Checkout(Args),
     /// Check repositories (--tree, or --grove-repo and --ostree-repo)
     Fsck(Args),
+    /// Say what differs between two commits (--tree, --second)
+    Diff(Args),
+    /// Make and apply deltas (--tree, --second)
+    Delta(Args),
+    /// Let a stock client pull from an exported repository, and count (--tree, --second)
+    Pull(Args),
+    /// Take commits over from OSTree, and give them back (--tree, --second)
+    Exchange(Args),
     /// All of these
     All(Args),
     /// Commit releases one after the other and weigh the repositories (--tree, or --months)
@@ -67,15 +75,21 @@ struct Args {
     /// Build small inputs where none is named
     #[arg(long)]
     small: bool,
-    /// Use this repository instead of committing the tree
+    /// Use this repository instead of committing the trees
     #[arg(long, value_name = "DIR")]
     grove_repo: Option<PathBuf>,
-    /// Use this repository instead of committing the tree
+    /// Use this repository instead of committing the trees
     #[arg(long, value_name = "DIR")]
     ostree_repo: Option<PathBuf>,
     /// The commit of the tree in these repositories [default: os/june]
     #[arg(long)]
     rev: Option<String>,
+    /// The commit of the next version there
+    #[arg(long)]
+    second_rev: Option<String>,
+    /// Where images of the trees for comparisons of mounts are, or are made and kept [default: made anew]
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// The program to measure [default: grove beside this program]
     #[arg(long, value_name = "FILE")]
     grove: Option<PathBuf>,
@@ -220,6 +234,10 @@ fn dispatch() -> Result<ExitCode> {
         Command::Mount(args) => mount_options(args),
         Command::Checkout(args) => options(vec![Scenario::Checkout], args),
         Command::Fsck(args) => options(vec![Scenario::Fsck], args),
+        Command::Diff(args) => options(vec![Scenario::Diff], args),
+        Command::Delta(args) => options(vec![Scenario::Delta], args),
+        Command::Pull(args) => options(vec![Scenario::Pull], args),
+        Command::Exchange(args) => options(vec![Scenario::Exchange], args),
         Command::All(args) => options(Scenario::ALL.to_vec(), args),
         Command::Store(args) => store_options(args),
         Command::Index(args) => index_options(args),
@@ -274,6 +292,8 @@ fn options(scenarios: Vec<Scenario>, args: Args) -> (Options, Common) {
         grove_repo: args.grove_repo,
         ostree_repo: args.ostree_repo,
         rev: args.rev,
+        second_rev: args.second_rev,
+        keep: args.keep,
         many: if args.small { SMALL_MANY } else { MANY },
         grove: args.grove,
         ..Options::default()

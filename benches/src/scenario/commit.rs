@@ -10,6 +10,8 @@ use crate::tools::Tool;
 
 /// The ref that is committed to.
 pub(super) const REF: &str = "os/june";
+/// The step that commits the second tree.
+pub(super) const NEXT: &str = "next version";
 const SUBJECT: &str = "--subject=Measured";
 /// The same for everybody, or the checksums would differ.
 const TIMESTAMP: &str = "--timestamp=2024-06-01T00:00:00Z";
@@ -45,12 +47,16 @@ impl Bench<'_> {
     /// The scenario.
     pub(super) fn commit(&mut self) -> Result<()> {
         let tree = self.tree()?;
+        if self.options.grove_repo.is_some() && self.options.scenarios.len() > 1 {
+            self.leave_out("commit: there is a repository with the commits already");
+            return Ok(());
+        }
         let kinds = self.kinds();
         for kind in self.rotated(kinds.clone()) {
             self.init(kind)?;
         }
         let mut versions = vec![("first commit", tree.clone()), ("same tree again", tree)];
-        versions.extend(self.inputs.second.clone().map(|dir| ("next version", dir)));
+        versions.extend(self.inputs.second.clone().map(|dir| (NEXT, dir)));
         for (step, dir) in versions {
             let mut checksums = Vec::new();
             for kind in self.rotated(kinds.clone()) {
@@ -59,6 +65,9 @@ impl Bench<'_> {
                 self.weigh(row, &self.repo(kind))?;
                 if kind.has_checksum() {
                     self.row(row).checksum = Some(answer.clone());
+                    if step == NEXT {
+                        self.next_commits.push((kind, answer.clone()));
+                    }
                     checksums.push(answer);
                 }
             }
@@ -144,18 +153,27 @@ impl Bench<'_> {
     }
 
     pub(super) fn commit_call(&self, kind: Kind, step: &str, dir: &Path) -> Invocation {
-        let repo = self.repo(kind);
+        self.commit_call_to(kind, &self.repo(kind), step, dir)
+    }
+
+    pub(super) fn commit_call_to(
+        &self,
+        kind: Kind,
+        repo: &Path,
+        step: &str,
+        dir: &Path,
+    ) -> Invocation {
         let call = self.call(kind);
         let name = step.replace(' ', "-");
         match kind {
             Kind::Grove | Kind::Ostree => {
                 let mut tree = std::ffi::OsString::from("dir=");
                 tree.push(dir);
-                let call = call.option("--repo", &repo).args(["commit", "-b", REF]);
+                let call = call.option("--repo", repo).args(["commit", "-b", REF]);
                 call.arg(SUBJECT).arg(TIMESTAMP).option("--tree", tree)
             }
             Kind::Borg => {
-                let mut archive = repo.into_os_string();
+                let mut archive = repo.as_os_str().to_owned();
                 archive.push(format!("::{name}"));
                 let call = call.args(["create", "-C", "zstd,3"]).arg(archive);
                 call.arg(".").dir(dir)
@@ -166,7 +184,7 @@ impl Bench<'_> {
                 call.arg(repo.join(format!("{name}.caidx"))).arg(dir)
             }
             Kind::Restic => {
-                let call = call.option("--repo", &repo);
+                let call = call.option("--repo", repo);
                 call.args(["backup", "--quiet", "."]).dir(dir)
             }
         }

@@ -6,9 +6,15 @@
 
 mod checkout;
 mod commit;
+mod delta;
+mod diff;
+mod exchange;
 mod fsck;
 pub mod index;
 mod mount;
+mod pair;
+mod patch_from;
+mod pull;
 mod rpms;
 mod small;
 mod store;
@@ -16,12 +22,13 @@ mod store;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::compare::Comparison;
 use crate::error::{At, Error, Result};
 use crate::machine;
 use crate::measure::Invocation;
-use crate::record::{FAILS, HOLDS, INPUT, LEFT_OUT, Record, Row};
+use crate::record::{FAILS, GOAL, HOLDS, INPUT, LEFT_OUT, Record, Row};
 use crate::tools::Tools;
 use crate::walk;
 
@@ -38,6 +45,14 @@ pub enum Scenario {
     Checkout,
     /// Checking a repository.
     Fsck,
+    /// Commits taken over from OSTree and given back.
+    Exchange,
+    /// What differs between two commits.
+    Diff,
+    /// Deltas from one commit to the next.
+    Delta,
+    /// What a stock client transfers.
+    Pull,
     /// One release after the other, and what each adds to the repository.
     Store,
     /// The index of a large repository.
@@ -46,12 +61,16 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that `all` means, in the order in which they use each other's repositories.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Commit,
         Self::Rpms,
         Self::Mount,
         Self::Checkout,
         Self::Fsck,
+        Self::Diff,
+        Self::Delta,
+        Self::Pull,
+        Self::Exchange,
     ];
 
     /// Its name on the command line.
@@ -62,6 +81,10 @@ impl Scenario {
             Self::Mount => "mount",
             Self::Checkout => "checkout",
             Self::Fsck => "fsck",
+            Self::Exchange => "exchange",
+            Self::Diff => "diff",
+            Self::Delta => "delta",
+            Self::Pull => "pull",
             Self::Store => "store",
             Self::Index => "index",
         }
@@ -89,6 +112,8 @@ pub struct Options {
     pub ostree_repo: Option<PathBuf>,
     /// The commit of `tree` in repositories that are named.
     pub rev: Option<String>,
+    /// The commit of `second` there.
+    pub second_rev: Option<String>,
     /// Where images of the trees are kept; made anew where this is not given.
     pub keep: Option<PathBuf>,
     /// How many files the commit of very many files has; none for no such commit.
@@ -137,6 +162,7 @@ pub fn run(options: &Options, say: &dyn Fn(&str)) -> Result<Record> {
             scenario: "",
             stored: HashMap::new(),
             first_commit: None,
+            next_commits: Vec::new(),
         };
         bench.run_all()?;
         remove(&dir)?;
@@ -239,6 +265,8 @@ struct Bench<'b> {
     stored: HashMap<PathBuf, u64>,
     /// The commit of `tree`.
     first_commit: Option<String>,
+    /// Who has committed `second`, and the commits.
+    next_commits: Vec<(commit::Kind, String)>,
 }
 
 impl Bench<'_> {
@@ -255,6 +283,10 @@ impl Bench<'_> {
                 Scenario::Mount => self.mount(),
                 Scenario::Checkout => self.checkout(),
                 Scenario::Fsck => self.fsck(),
+                Scenario::Exchange => self.exchange(),
+                Scenario::Diff => self.diff(),
+                Scenario::Delta => self.delta(),
+                Scenario::Pull => self.pull(),
                 Scenario::Store => self.store(),
                 Scenario::Index => self.index(),
             };
@@ -272,11 +304,20 @@ impl Bench<'_> {
     }
 
     fn tree(&self) -> Result<PathBuf> {
-        let missing = Error::MissingInput {
+        let tree = self.inputs.tree.clone();
+        tree.ok_or_else(|| self.missing("--tree DIR"))
+    }
+
+    fn second(&self) -> Result<PathBuf> {
+        let second = self.inputs.second.clone();
+        second.ok_or_else(|| self.missing("--second DIR"))
+    }
+
+    fn missing(&self, option: &'static str) -> Error {
+        Error::MissingInput {
             scenario: self.scenario,
-            option: "--tree DIR",
-        };
-        self.inputs.tree.clone().ok_or(missing)
+            option,
+        }
     }
 
     /// Where commands are shown to work.
@@ -339,6 +380,27 @@ impl Bench<'_> {
         self.record.fact(key, line);
     }
 
+    /// Writes down a goal, met or missed.
+    fn goal_below(&mut self, what: &str, found: f64, limit: f64) {
+        let word = if found <= limit { "met" } else { "MISSED" };
+        self.verdict(
+            GOAL,
+            &format!("{word}: {what}: {found:.3}, at most {limit}"),
+        );
+    }
+
+    fn goal_above(&mut self, what: &str, found: f64, limit: f64) {
+        let word = if found >= limit { "met" } else { "MISSED" };
+        self.verdict(
+            GOAL,
+            &format!("{word}: {what}: {found:.3}, at least {limit}"),
+        );
+    }
+
+    fn cpu(&mut self, row: usize) -> f64 {
+        self.row(row).cpu_seconds().max(1e-9)
+    }
+
     fn check_same_checksum(&mut self, what: &str, one: &str, other: &str) {
         if one == other {
             self.check(true, &format!("{what}: the same checksum, {one}"));
@@ -364,6 +426,7 @@ impl Bench<'_> {
     }
 
     fn leave_out(&mut self, what: &str) {
+        let what = &*self.shown(what);
         (self.say)(&format!("{LEFT_OUT}: {what}"));
         if !self.record.values(LEFT_OUT).any(|known| known == what) {
             self.record.fact(LEFT_OUT, what);
@@ -390,6 +453,27 @@ fn describe(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// From so many entries on, a removal is waited out.
+const MANY_ENTRIES: u64 = 10_000;
+/// For so long ext4 makes no use of the inodes of removed files, and looks at all of them for each
+/// file that it makes.
+const FORGETTING: Duration = Duration::from_secs(61);
+
+/// Removes directories so that whoever makes files next does not pay for it.
+fn remove_all(dirs: &[PathBuf]) -> Result<()> {
+    let mut entries = 0;
+    for dir in dirs {
+        entries += walk::list(dir)?.entries();
+        remove(dir)?;
+    }
+    if entries >= MANY_ENTRIES {
+        // Inodes that are not yet on disk are remembered for longer.
+        rustix::fs::sync();
+        std::thread::sleep(FORGETTING);
+    }
+    Ok(())
 }
 
 /// Removes a directory, also where its owner has no permission inside.

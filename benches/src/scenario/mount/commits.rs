@@ -25,7 +25,7 @@ impl Bench<'_> {
 
         let dir = self.work.join("mnt-2");
         let (mounted, usage, call) =
-            Mounted::commit(&self.tools.grove, &repo, images::SECOND, &dir)?;
+            Mounted::commit(&self.tools.grove, &repo, images::SECOND, &dir, &[])?;
         self.row_of(step::SECOND_MOUNT, first.name, &usage, &call);
         let mut second = On::new(FileSystem::Grove.name(), images, None);
         let servers = mounted.servers.pids().len();
@@ -42,7 +42,7 @@ impl Bench<'_> {
         }
         second.end()?;
 
-        let (mounted, _, _) = Mounted::commit(&self.tools.grove, &repo, images::SECOND, &dir)?;
+        let (mounted, _, _) = Mounted::commit(&self.tools.grove, &repo, images::SECOND, &dir, &[])?;
         second.mounted = Some(mounted);
         self.client(&second, step::CHANGED, Act::Random, Some(List::Changed))?;
         second.end()

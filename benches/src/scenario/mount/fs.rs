@@ -1,5 +1,6 @@
 //! Mounting the file systems that are compared, and their servers.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -109,10 +110,11 @@ impl Mounted {
         repo: &Path,
         rev: &str,
         dir: &Path,
+        options: &[OsString],
     ) -> Result<(Self, Usage, String)> {
         fs::create_dir_all(dir).at(dir)?;
         let base = grove.call().option("--repo", repo);
-        let call = base.clone().args(["mount", rev]).arg(dir);
+        let call = base.clone().arg("mount").args(options).arg(rev).arg(dir);
         let usage = call.measure()?.usage;
         let servers = Servers::find(&grove.program, &[repo, dir]);
         let unmount = base.arg("umount").arg(dir);

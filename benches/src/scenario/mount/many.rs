@@ -17,7 +17,8 @@ impl Bench<'_> {
         let dir = self.work.join("mnt-many");
         let mut on = On::new(FileSystem::Grove.name(), images, None);
         let repo = images.many_path();
-        let (mounted, usage, call) = Mounted::commit(&self.tools.grove, &repo, images::MANY, &dir)?;
+        let (mounted, usage, call) =
+            Mounted::commit(&self.tools.grove, &repo, images::MANY, &dir, &[])?;
         self.row_of(step::MOUNT_MANY, on.name, &usage, &call);
         on.mounted = Some(mounted);
         let before = on.servers().memory_bytes(ANONYMOUS);

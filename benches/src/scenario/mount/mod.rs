@@ -10,6 +10,7 @@ mod images;
 mod judge;
 mod lists;
 mod many;
+mod options;
 
 use std::path::Path;
 use std::time::Duration;
@@ -100,6 +101,7 @@ impl Bench<'_> {
             }
         }
         self.two_commits(&images)?;
+        self.options_of_mounts(&images)?;
         if images.many > 0 {
             self.very_many(&images)?;
         }
@@ -116,7 +118,7 @@ impl Bench<'_> {
         revs.extend((images.many > 0).then_some((&many, images::MANY)));
         let dir = self.work.join("mnt");
         for (repo, rev) in revs {
-            let (mounted, usage, call) = Mounted::commit(&self.tools.grove, repo, rev, &dir)?;
+            let (mounted, usage, call) = Mounted::commit(&self.tools.grove, repo, rev, &dir, &[])?;
             let step = format!("{}: {rev}", step::FIRST_MOUNT);
             self.row_of(&step, FileSystem::Grove.name(), &usage, &call);
             mounted.end()?;
@@ -129,7 +131,7 @@ impl Bench<'_> {
         let dir = self.work.join("mnt");
         let (mounted, usage, call) = if kind == FileSystem::Grove {
             let repo = images.path(kind);
-            Mounted::commit(&self.tools.grove, &repo, images::FIRST, &dir)?
+            Mounted::commit(&self.tools.grove, &repo, images::FIRST, &dir, &[])?
         } else {
             Mounted::image(images, kind, &dir)?
         };

@@ -2,80 +2,27 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
+use grove_fixtures::http::{Request, Server, total};
 use grove_fixtures::mini::{Scale, build_tree};
 use serde_json::Value;
 
 use crate::env::{Env, have};
 
-/// What was asked for, and the bytes of the answer; `None` = there is no such file.
-type Log = Arc<Mutex<Vec<(String, Option<u64>)>>>;
-
-/// Serves files of a directory for as long as the test runs; gives its address.
-fn serve(root: PathBuf, log: &Log) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let log = Arc::clone(log);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let (root, log) = (root.clone(), Arc::clone(&log));
-            // A client that hangs up ends its thread.
-            std::thread::spawn(move || answer(stream, &root, &log).ok());
-        }
-    });
-    format!("http://{address}")
-}
-
-fn answer(stream: TcpStream, root: &Path, log: &Log) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut out = stream;
-    loop {
-        let mut request = String::new();
-        if reader.read_line(&mut request)? == 0 {
-            return Ok(());
-        }
-        let mut line = String::new();
-        while reader.read_line(&mut line)? > 2 {
-            line.clear();
-        }
-        let path = request
-            .split(' ')
-            .nth(1)
-            .unwrap_or("/")
-            .trim_start_matches('/');
-        let found = fs::read(root.join(path)).ok();
-        let size = found.as_ref().map(|bytes| bytes.len() as u64);
-        log.lock().expect("the log").push((path.to_owned(), size));
-        let (status, bytes) = match found {
-            Some(bytes) => ("200 OK", bytes),
-            None => ("404 Not Found", Vec::new()),
-        };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
-            bytes.len()
-        );
-        out.write_all(&[head.as_bytes(), &bytes].concat())?;
-    }
-}
-
 struct Client<'e> {
     env: &'e Env,
     repo: &'static str,
-    log: Log,
+    server: Server,
 }
 
 impl<'e> Client<'e> {
     fn new(env: &'e Env, repo: &'static str, server: &str) -> Self {
-        let log = Log::default();
-        let url = serve(env.path(server), &log);
-        let client = Self { env, repo, log };
+        let server = Server::start(env.path(server)).expect("a port");
+        let client = Self { env, repo, server };
         client.ostree(&["init", "--mode=bare-user"]);
-        client.ostree(&["remote", "add", "--no-gpg-verify", "o", &url]);
+        let url = client.server.url();
+        client.ostree(&["remote", "add", "--no-gpg-verify", "o", url]);
         client
     }
 
@@ -84,10 +31,10 @@ impl<'e> Client<'e> {
     }
 
     /// Requests of a pull, and the bytes that it brought.
-    fn pull(&self, args: &[&str]) -> Vec<(String, Option<u64>)> {
-        self.log.lock().expect("the log").clear();
+    fn pull(&self, args: &[&str]) -> Vec<Request> {
+        self.server.take();
         self.ostree(&[&["pull"][..], args].concat());
-        self.log.lock().expect("the log").clone()
+        self.server.take()
     }
 }
 
@@ -103,11 +50,6 @@ fn ostree(env: &Env, repo: &str, args: &[&str]) -> String {
         .expect("UTF-8")
         .trim()
         .to_owned()
-}
-
-fn total(log: &[(String, Option<u64>)]) -> (u64, u64) {
-    let bytes = log.iter().filter_map(|(_, size)| *size).sum();
-    (log.len() as u64, bytes)
 }
 
 fn said(report: &Value, what: &str) -> (u64, u64) {
@@ -173,7 +115,7 @@ fn a_stock_client_transfers_what_was_said() {
     // A commit that is named is looked for in the configuration alone.
     let asked = first
         .iter()
-        .filter(|(path, _)| path.starts_with("objects/"));
+        .filter(|request| request.path.starts_with("objects/"));
     let objects: Vec<_> = asked.cloned().collect();
     let (requests, bytes) = said(&fresh, "metadata");
     let (files, file_bytes) = said(&fresh, "files");
@@ -258,13 +200,16 @@ fn a_static_delta_is_carried_over_and_told() {
         // Clients before 2023.6 load objects beside the delta that brings them, some more and some
         // fewer.
         assert!(
-            log.iter().any(|(path, _)| path.ends_with("/superblock")),
+            log.iter()
+                .any(|request| request.path.ends_with("/superblock")),
             "the delta was used: {log:?}"
         );
         let (requests, bytes) = said(&update, "with_delta");
         let (loaded, loaded_bytes) = total(&log);
         assert!(loaded >= requests && loaded_bytes >= bytes, "{log:?}");
-        let objects = log.iter().filter(|(path, _)| path.ends_with(".filez"));
+        let objects = log
+            .iter()
+            .filter(|request| request.path.ends_with(".filez"));
         let (distinct, all): (BTreeSet<_>, Vec<_>) = (objects.clone().collect(), objects.collect());
         assert_eq!(distinct.len(), all.len(), "{all:?}");
         client.ostree(&["fsck"]);
