@@ -5,6 +5,8 @@ CARGO ?= cargo
 PACKAGES := gcc libc6-dev ostree rpm rpm2cpio cpio createrepo-c fuse3 attr libcap2-bin xz-utils zstd bzip2 rsync chromium btrfs-progs
 MAX_LINES := 800
 MAX_LOCKED := 240
+# File by file: 'cargo fmt' does not see modules that a macro declares.
+RUSTFMT = git ls-files '*.rs' | xargs rustfmt --edition 2024
 # Continuous integration runs the benchmarks only to see that they run.
 BENCH := release
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
@@ -25,10 +27,10 @@ setup: ## Install the Debian packages that are missing (needs root and apt-get)
 	fi
 
 fmt: ## Format the sources
-	$(CARGO) fmt
+	@$(RUSTFMT)
 
 lint: ## Check format, clippy, sizes, characters, number of dependencies
-	$(CARGO) fmt --check
+	@$(RUSTFMT) --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@git ls-files '*.rs' | xargs wc -l | awk '$$2 != "total" && $$1 > $(MAX_LINES) \
 	  { print $$2 ": " $$1 " lines, at most $(MAX_LINES)"; bad = 1 } END { exit bad }'
@@ -67,5 +69,5 @@ docs: ## Build the documentation of the crates
 
 ci: ## Everything that must be green, the tests last
 	$(MAKE) setup lint docs demo
-	@if [ -e benches/src/bin/scenario.rs ]; then $(MAKE) bench-small BENCH=dev; fi
+	$(MAKE) bench-small BENCH=dev
 	$(MAKE) test

@@ -54,8 +54,12 @@ fn deltas_are_as_documented() {
             (file::MAX_SECTIONS, file::MAX_SECTION) == (1 << 18, gib),
         ),
         (
-            "| streams of contents together; of the tree or the files | 256 MiB; 1 GiB |",
-            (limits::MAX_CONTENTS_RAW, limits::MAX_TREE_RAW) == (256 * mib, gib),
+            "| streams of contents together; of the tree or the files | 256 MiB; 256 MiB |",
+            (limits::MAX_CONTENTS_RAW, limits::MAX_TREE_RAW) == (256 * mib, 256 * mib),
+        ),
+        (
+            "| pieces of a content of way 3; contents that are kept | 100,000; 2^22 |",
+            (limits::MAX_PIECES, limits::MAX_KEPT) == (100_000, 1 << 22),
         ),
         (
             "| size of a content of way 0, 1 or 2; of way 4 | 64 MiB; 64 MiB |",

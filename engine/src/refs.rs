@@ -98,6 +98,11 @@ impl RefsFile {
         Ok(())
     }
 
+    /// Keeps others from changing refs, and what else is changed under their lock.
+    pub(crate) fn hold(&self) -> Result<Lock> {
+        Lock::acquire(&self.lock, LockMode::Exclusive, PATIENCE)
+    }
+
     /// Changes refs, all or none.
     pub(crate) fn update(&self, storage: &dyn Storage, updates: &[RefUpdate]) -> Result<()> {
         if updates.is_empty() {
@@ -108,7 +113,7 @@ impl RefsFile {
                 name: bad.name.clone(),
             });
         }
-        let _lock = Lock::acquire(&self.lock, LockMode::Exclusive, PATIENCE)?;
+        let _lock = self.hold()?;
         let mut refs = self.load()?;
         for update in updates {
             let found = refs.map.get(&update.name).copied();

@@ -238,6 +238,18 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Bytes of a path that are remembered of a tree that is not to be trusted.
+const MAX_HINT: usize = 1024;
+
+/// The path of an entry of a tree that is not to be trusted. Of a very long one only the end is kept:
+/// else a small tree of long names would be a large one in memory.
+pub(crate) fn path_hint(above: &str, name: &str) -> String {
+    let cut = above.len().saturating_sub(MAX_HINT);
+    let end = (cut..above.len()).find(|at| above.is_char_boundary(*at));
+    let end = end.map_or("", |at| &above[at..]);
+    format!("{end}{name}")
+}
+
 pub(crate) fn check_depth(path: &str, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
         let path = path.chars().take(80).chain("...".chars()).collect();
@@ -265,3 +277,19 @@ pub(crate) fn in_path(dir: &str) -> impl Fn(Error) -> Error + '_ {
 }
 
 const DIR_OVER_FILE: &str = "a directory cannot replace a file";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_very_long_path_the_end_is_remembered() {
+        assert_eq!(path_hint("", "a"), "a");
+        assert_eq!(path_hint("usr/bin/", "sh"), "usr/bin/sh");
+        // Of two bytes each.
+        let above = "\u{e9}".repeat(3 * MAX_HINT) + "/";
+        let hint = path_hint(&above, "sh");
+        assert!(hint.ends_with("\u{e9}/sh"), "{hint}");
+        assert!((MAX_HINT - 2..=MAX_HINT + 2).contains(&hint.len()));
+    }
+}

@@ -371,8 +371,14 @@ fn name(dir: &Path) -> String {
 const INTRODUCTION: &str = "\
 # Benchmarks
 
-This file is made by `scenario report` from the runs that are kept in `benches/runs/`; nothing in it is
-written by hand. Each run names its command, its inputs, the machine and the versions of all programs.
+This file is made by `scenario report` from the runs that are kept in `benches/runs/`, with figures as they were
+measured. By hand are the names `$TREES`, `$KEEP` and `$SCRATCH` in place of directories of the machine, and what
+`conditions` and `left out` say of the machine beyond the program's own words. Each run names its command, its inputs,
+the machine and the versions of all programs.
+
+`$TREES/june` and `$TREES/july` are installed trees of a Debian 12 desktop, of two consecutive months, `rpms-june` the packages of the
+first as RPM files (`grove-fixtures deb2rpm`); any two releases of a system can take their place. The releases of
+`--months` are those of `grove-fixtures month`: the mini distribution.
 
 How to read the tables: *CPU* is user and system time of the command and all its children; *CPU / grove* is
 how many times that of `grove` in the same step; *peak* is the largest resident memory of any process of

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Bench, is_root, remove_all};
+use super::{Bench, is_root};
 use crate::compare::compare;
 use crate::error::Result;
 use crate::measure::Invocation;
@@ -65,7 +65,7 @@ impl Bench<'_> {
         for (peer, limit) in [("ostree", 0.2), ("cp", 1.0)] {
             self.goal_against(step, &rows, peer, limit);
         }
-        remove_all(&targets)
+        self.put_away(&targets)
     }
 
     /// By hard links: grove from whole files in its cache, OSTree from a bare repository.
@@ -100,7 +100,7 @@ impl Bench<'_> {
             rows.remove(0);
             self.goal_against("checkout -H, again", &rows, "ostree", 0.5);
         }
-        remove_all(&targets)
+        self.put_away(&targets)
     }
 
     /// A checkout of the first commit becomes one of the second.
@@ -121,7 +121,7 @@ impl Bench<'_> {
                 let text = format!("{step}: what is there is the second tree");
                 self.compared(&found, &text, FAILS);
             }
-            remove_all(&[target])?;
+            self.put_away(&[target])?;
         }
         Ok(())
     }

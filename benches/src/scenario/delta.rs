@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::Bench;
 use super::pair::Pair;
-use super::{Bench, remove_all};
 use crate::error::{At, Error, Result};
 use crate::walk;
 
@@ -72,7 +72,7 @@ impl Bench<'_> {
             holds,
             &format!("{step}: the commit is there, fsck is clean"),
         );
-        remove_all(&[client])
+        self.put_away(&[client])
     }
 
     /// Grove's own delta, there and back. Gives its bytes.
@@ -96,7 +96,7 @@ impl Bench<'_> {
         let call = self.grove(&client).args(["fsck", "--deep"]);
         self.step("every object of that against its checksum", "grove", &call)?;
         fs::remove_file(&file).at(&file)?;
-        remove_all(&[client])?;
+        self.put_away(&[client])?;
         Ok(bytes)
     }
 }

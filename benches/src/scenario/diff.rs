@@ -1,6 +1,7 @@
 //! What differs between two commits, by everyone who can say it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::Bench;
 use crate::error::Result;
@@ -24,10 +25,15 @@ impl Bench<'_> {
             let ratio = self.cpu(ours) / self.cpu(theirs);
             self.goal_below("CPU of a comparison against ostree's", ratio, 0.05);
         }
+        let has_usr_etc = |tree: &PathBuf| tree.join("usr/etc").exists();
+        let configuration = match self.inputs.second.as_ref().is_some_and(has_usr_etc) {
+            true => "--subpath=/usr/etc",
+            false => "--subpath=/etc",
+        };
         for (step, options) in [
             ("what was moved and what changed of each", &["--files"][..]),
             ("sums by directory and package", &["--stat", "--packages"]),
-            ("text inside of usr/etc", &["--patch", "--subpath=/usr/etc"]),
+            ("text of configuration files", &["--patch", configuration]),
             ("facts of programs and libraries", &["--elf"]),
         ] {
             let call = self.grove(&pair.grove).arg("diff").args(options);

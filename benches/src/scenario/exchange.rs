@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::pair::Pair;
-use super::{Bench, is_root, remove_all};
+use super::{Bench, is_root};
 use crate::compare::compare;
 use crate::error::{At, Result};
 use crate::record::{DIFFERS, FAILS};
@@ -47,7 +47,7 @@ impl Bench<'_> {
         self.same_objects(archive, &exported)?;
         let call = self.ostree(&exported).arg("fsck");
         self.step("fsck of the export", "ostree", &call)?;
-        remove_all(&[imported, pulled, exported])
+        self.put_away(&[imported, pulled, exported])
     }
 
     /// What was committed here is exported and checked out by OSTree.
@@ -70,7 +70,7 @@ impl Bench<'_> {
             let what = "a tree, and what ostree checks out of its commit by grove, are equal";
             self.compared(&found, what, otherwise);
         }
-        remove_all(&[repo, target])
+        self.put_away(&[repo, target])
     }
 
     /// Compares the objects of two archives, byte by byte where OSTree fixes the bytes.

@@ -163,6 +163,7 @@ pub fn run(options: &Options, say: &dyn Fn(&str)) -> Result<Record> {
             stored: HashMap::new(),
             first_commit: None,
             next_commits: Vec::new(),
+            put_away: Vec::new(),
         };
         bench.run_all()?;
         remove(&dir)?;
@@ -267,7 +268,17 @@ struct Bench<'b> {
     first_commit: Option<String>,
     /// Who has committed `second`, and the commits.
     next_commits: Vec<(commit::Kind, String)>,
+    /// Directories that wait to be removed.
+    put_away: Vec<PathBuf>,
 }
+
+/// For so long ext4 makes no use of the inodes of removed files, and looks at all of them for each
+/// file that it makes.
+const FORGETTING: Duration = Duration::from_secs(361);
+/// From so many entries on, that is waited for.
+const MANY_ENTRIES: u64 = 10_000;
+/// Room that a step may need, in trees.
+const TREES: u64 = 3;
 
 impl Bench<'_> {
     /// One scenario that fails does not keep the others from being measured.
@@ -433,6 +444,36 @@ impl Bench<'_> {
         }
     }
 
+    /// Puts directories where they disturb no later step: they are removed with everything else in
+    /// the end, or where there is no room, now, and whoever makes files next does not pay for it.
+    fn put_away(&mut self, dirs: &[PathBuf]) -> Result<()> {
+        for dir in dirs {
+            let to = self.work.join(format!("old-{}", self.put_away.len()));
+            fs::rename(dir, &to).at(dir)?;
+            self.put_away.push(to);
+        }
+        let trees = [&self.inputs.tree, &self.inputs.second];
+        let mut room = 0;
+        for tree in trees.into_iter().flatten() {
+            room = room.max(TREES * walk::list(tree)?.bytes);
+        }
+        let free = rustix::fs::statvfs(&self.work).at(&self.work)?;
+        if free.f_bavail * free.f_frsize >= room {
+            return Ok(());
+        }
+        let mut entries = 0;
+        for dir in self.put_away.iter().filter(|dir| dir.exists()) {
+            entries += walk::list(dir)?.entries();
+            remove(dir)?;
+        }
+        // Inodes that are not yet on disk are remembered for longer.
+        rustix::fs::sync();
+        if entries >= MANY_ENTRIES {
+            std::thread::sleep(FORGETTING);
+        }
+        Ok(())
+    }
+
     /// Items in an order that rotates with the runs.
     fn rotated<T>(&self, mut items: Vec<T>) -> Vec<T> {
         let by = (self.run as usize - 1) % items.len().max(1);
@@ -453,27 +494,6 @@ fn describe(error: &Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// From so many entries on, a removal is waited out.
-const MANY_ENTRIES: u64 = 10_000;
-/// For so long ext4 makes no use of the inodes of removed files, and looks at all of them for each
-/// file that it makes.
-const FORGETTING: Duration = Duration::from_secs(61);
-
-/// Removes directories so that whoever makes files next does not pay for it.
-fn remove_all(dirs: &[PathBuf]) -> Result<()> {
-    let mut entries = 0;
-    for dir in dirs {
-        entries += walk::list(dir)?.entries();
-        remove(dir)?;
-    }
-    if entries >= MANY_ENTRIES {
-        // Inodes that are not yet on disk are remembered for longer.
-        rustix::fs::sync();
-        std::thread::sleep(FORGETTING);
-    }
-    Ok(())
 }
 
 /// Removes a directory, also where its owner has no permission inside.

@@ -5,9 +5,9 @@ use std::path::Path;
 use grove_fixtures::http::{Request, Server, total};
 use serde_json::Value;
 
+use super::Bench;
 use super::commit::REF;
 use super::pair::Pair;
-use super::{Bench, remove_all};
 use crate::error::{At, Error, Result};
 use crate::measure::Invocation;
 use crate::record::{DIFFERS, FIGURE, HOLDS};
@@ -36,7 +36,7 @@ impl Bench<'_> {
         if self.tools.ostree.is_some() {
             self.pull_all(&pair, &www, &fresh, &update)?;
         }
-        remove_all(&[www])
+        self.put_away(&[www])
     }
 
     fn pull_all(&mut self, pair: &Pair, www: &Path, fresh: &Value, update: &Value) -> Result<()> {
@@ -83,7 +83,7 @@ impl Bench<'_> {
             let clean = self.ostree(repo).arg("fsck").output().is_ok();
             self.check(clean, "ostree fsck of the client is clean");
         }
-        remove_all(&[client, other])
+        self.put_away(&[client, other])
     }
 
     /// Writes down whether requests and bytes are what was said. Clients before 2023.6 ask for some

@@ -24,7 +24,10 @@ pub struct Dirtree {
     pub dirs: Vec<DirEntry>,
 }
 
-/// Checks a file name: not empty, not `.` or `..`, neither `/` nor NUL inside.
+/// No file system of Linux has longer names, in bytes (NAME_MAX in limits.h).
+const MAX_NAME: usize = 255;
+
+/// Checks a file name: not empty, not `.` or `..`, neither `/` nor NUL inside, at most 255 bytes.
 ///
 /// # Errors
 /// [`DecodeError::Rule`] if it cannot name a directory entry.
@@ -34,6 +37,9 @@ pub fn check_name(name: &str) -> Result<(), DecodeError> {
     }
     if name.contains(['/', '\0']) {
         return Err(DecodeError::Rule("a file name contains `/` or NUL"));
+    }
+    if name.len() > MAX_NAME {
+        return Err(DecodeError::Rule("a file name is longer than 255 bytes"));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Knows nothing of types beyond "fixed size or not" and alignment. The readers accept normal form
 //! only: zero padding, ordered end offsets of the smallest possible width, nothing left over. So
 //! what they accept is written back byte for byte. Nothing here allocates on behalf of lengths
-//! found in the input. Rules: docs/format.md, "Objects".
+//! found in the input. Rules: the GVariant specification, "Serialisation Format".
 
 use crate::object::DecodeError;
 

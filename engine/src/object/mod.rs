@@ -1,6 +1,6 @@
 //! OSTree's objects: parsing and writing of commit, dirtree, dirmeta and file headers.
 //!
-//! Byte-exact with what `ostree` writes; the layouts are in docs/format.md, "Objects". Parsers
+//! Byte-exact with what `ostree` writes; the layouts are OSTree's (ostree-core.h). Parsers
 //! take bytes from anywhere: they accept only what the writers here would write again, never
 //! panic, and use memory in proportion to their input.
 

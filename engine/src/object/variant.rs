@@ -190,16 +190,6 @@ impl Variant {
         self.typed("ay")
     }
 
-    /// The value if this is a boolean.
-    pub fn as_bool(&self) -> Option<bool> {
-        self.typed("b").map(|bytes| bytes == [1])
-    }
-
-    /// The number if this is an unsigned one of 32 bits.
-    pub fn as_u32(&self) -> Option<u32> {
-        self.typed("u")?.try_into().ok().map(u32::from_le_bytes)
-    }
-
     /// The number if this is an unsigned one of 64 bits.
     pub fn as_u64(&self) -> Option<u64> {
         self.typed("t")?.try_into().ok().map(u64::from_le_bytes)

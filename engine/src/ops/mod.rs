@@ -1,4 +1,4 @@
-//! Operations on repositories, one file each.
+//! Operations on repositories, one module each.
 
 mod changes;
 pub mod checkout;

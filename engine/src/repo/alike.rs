@@ -2,7 +2,7 @@
 //!
 //! Owns the sketches of files of the parent commit. Read are only files that may have moved: those
 //! at whose path the new tree has none, as far as that is known; of them those closest in size to
-//! a new file, and no more bytes than in proportion to those of the new files. So a commit in which
+//! a new file, and no more bytes than 16 MiB and a multiple of those of the new files. So a commit in which
 //! nothing moved reads nothing. What is found depends on the input alone.
 
 use std::cmp::Reverse;

@@ -196,6 +196,43 @@ fn an_update_gives_what_a_new_checkout_gives() {
 }
 
 #[test]
+fn an_update_takes_attributes_from_directories_that_the_commit_does_not_have() {
+    let dir = tempdir().unwrap();
+    let repo = Repository::init(&dir.path().join("repo")).unwrap();
+    let tree = dir.path().join("tree");
+    write(&tree, "marked/file", b"1");
+    let attribute = |of: &Path, name: &str| {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(of, name, &mut value[..]).is_ok()
+    };
+    let mark = |of: &Path, name: &str| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(of, name, b"1", flags)
+    };
+    if let Err(error) = mark(&tree.join("marked"), "user.old") {
+        println!("skipped: no attributes here: {error}");
+        return;
+    }
+    mark(&tree, "user.old").unwrap();
+    let first = commit_dir(&repo, "os", &tree).unwrap().0;
+    for place in [&tree, &tree.join("marked")] {
+        rustix::fs::removexattr(place, "user.old").unwrap();
+        mark(place, "user.new").unwrap();
+    }
+    let second = commit_dir(&repo, "os", &tree).unwrap().0;
+    let out = dir.path().join("out");
+    let options = CheckoutOptions::default();
+    checkout(&repo, &first, &out, &options, &Silent).unwrap();
+    mark(&out.join("marked"), "user.mine").unwrap();
+    update(&repo, &second, &out, &options, &Silent).unwrap();
+    for place in [&out, &out.join("marked")] {
+        assert!(!attribute(place, "user.old"), "{}", place.display());
+        assert!(attribute(place, "user.new"), "{}", place.display());
+    }
+    assert!(attribute(&out.join("marked"), "user.mine"));
+}
+
+#[test]
 fn an_interrupted_update_goes_on_to_any_commit() {
     let scene = Scene::new();
     let out = scene.path("out");

@@ -99,7 +99,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (USAGE, "the command line is wrong"),
     (
         PROBLEMS,
-        "the command went to its end, and problems were found or remain (`fsck`, `repair`), or trees \
+        "the command went to its end, and problems were found or remain (`fsck`, `repair`, `reindex`), or trees \
          differ (`diff --exit-code`)",
     ),
     (NO_REPOSITORY, "the directory is no repository"),

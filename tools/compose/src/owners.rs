@@ -7,11 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use grove_engine::{ObjectId, Repository};
 use sha2::{Digest, Sha256};
-
-/// Larger passwd and group files are not read, in bytes.
-const MAX_TEXT: u64 = 16 << 20;
 
 /// What to do with an owner that no source knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,25 +42,6 @@ impl Owners {
         add(&mut self.groups, text);
     }
 
-    /// Adds the users and groups of a stored tree: those of `usr/lib`, `usr/etc` and `etc`, in this
-    /// order, where it has them.
-    pub fn add_tree(&mut self, repo: &Repository, root: &ObjectId) -> grove_engine::Result<()> {
-        for dir in ["usr/lib", "usr/etc", "etc"] {
-            for name in ["passwd", "group"] {
-                let Some(text) = read_text(repo, root, dir, name)? else {
-                    continue;
-                };
-                let map = if name == "group" {
-                    &mut self.groups
-                } else {
-                    &mut self.users
-                };
-                add(map, &text);
-            }
-        }
-        Ok(())
-    }
-
     /// The id of a user, if any source knows it.
     pub fn user(&self, name: &str) -> Option<u32> {
         find(&self.users, name, |(_, user, _)| *user)
@@ -89,33 +66,6 @@ impl Owners {
         hasher.update([u8::from(self.unknown == UnknownOwner::Root)]);
         hasher.finalize().into()
     }
-}
-
-/// A small regular file of a stored tree, if there is one.
-fn read_text(
-    repo: &Repository,
-    root: &ObjectId,
-    dir: &str,
-    name: &str,
-) -> grove_engine::Result<Option<String>> {
-    let mut listing = repo.dirtree(root)?;
-    for part in dir.split('/') {
-        let Some(entry) = listing.dir(part) else {
-            return Ok(None);
-        };
-        listing = repo.dirtree(&entry.tree)?;
-    }
-    let Some(id) = listing.file(name) else {
-        return Ok(None);
-    };
-    let file = repo.file(id)?;
-    if file.header.is_symlink() || file.size > MAX_TEXT {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; file.size as usize];
-    let count = repo.read_at(&file, 0, &mut bytes)?;
-    bytes.truncate(count);
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 fn add(map: &mut BTreeMap<String, u32>, text: &str) {

@@ -177,9 +177,15 @@ impl<'r> Encoder<'r> {
 
     fn read(&self, payload: &Piece) -> Result<Vec<u8>> {
         let mut bytes = vec![0; payload.size as usize];
-        self.repo
-            .store()
-            .read_payload(&payload.id, payload.size, 0, &mut bytes)?;
+        let mut at = 0;
+        while at < bytes.len() {
+            let store = self.repo.store();
+            let read = store.read_grouped(*payload, at as u64, &mut bytes[at..])?;
+            match read.len {
+                0 => break,
+                n => at += n,
+            }
+        }
         Ok(bytes)
     }
 

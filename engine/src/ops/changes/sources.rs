@@ -17,7 +17,7 @@ use crate::pack::recipe::Piece;
 use crate::repo::Repository;
 use crate::repo::bases::{base_name, unnumbered};
 use crate::sketch::{FEATURES, Sketch, SketchBuilder};
-use crate::tree::check_depth;
+use crate::tree::{check_depth, path_hint};
 
 /// Others may read a file.
 const READ_BY_OTHERS: u32 = 0o004;
@@ -80,7 +80,7 @@ impl Contents {
             }
             contents.metadata.push(object);
             let listing = list(&tree)?;
-            let at = |name: &str| format!("{path}{name}");
+            let at = |name: &str| path_hint(&path, name);
             let files = listing
                 .files
                 .iter()

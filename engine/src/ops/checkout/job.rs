@@ -256,7 +256,7 @@ impl<'r> Job<'r> {
         let path = || self.os_path(&row.path);
         let dir = self.root.open_dir(&row.path).at(path())?;
         if let Some(meta) = sets {
-            write::finish_dir(dir.as_fd(), meta, self.options).at(path())?;
+            write::finish_dir(dir.as_fd(), meta, &row.stale_xattrs, self.options).at(path())?;
         }
         self.sync_dir(&dir).at(path())
     }

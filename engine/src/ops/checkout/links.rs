@@ -184,7 +184,7 @@ impl Links {
         };
         let looks_whole = || is_whole(stat, object, options) && same_xattrs();
         match since {
-            Since::Nothing => true,
+            Since::Nothing => is_whole(stat, object, options),
             Since::Names => looks_whole(),
             Since::Anything => looks_whole() && has_payload(&path, object),
         }

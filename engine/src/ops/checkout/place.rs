@@ -50,6 +50,11 @@ impl<'r> Place<'r> {
         };
         let made = rustix::fs::mkdirat(CWD, destination, Mode::RWXU);
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        // What was just made is no link, unless somebody has put one there.
+        let flags = match made {
+            Ok(()) => flags | OFlags::NOFOLLOW,
+            Err(_) => flags,
+        };
         let open = || -> Result<OwnedFd> {
             let fd = rustix::fs::openat(CWD, destination, flags, Mode::empty()).at(destination)?;
             hold(&fd, destination)?;

@@ -10,7 +10,7 @@ use super::update::Compared;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
-use crate::object::{DirMeta, Dirtree, FileObject};
+use crate::object::{DirMeta, Dirtree, FileObject, Xattrs};
 use crate::ops::diff::ChangeKind;
 use crate::ops::ls::Node;
 use crate::repo::Repository;
@@ -35,6 +35,8 @@ pub(super) struct DirRow {
     pub make: bool,
     /// Set when everything in it is written.
     pub meta: Option<Arc<DirMeta>>,
+    /// Extended attributes that it may have from an older commit, and shall not have.
+    pub stale_xattrs: Vec<Vec<u8>>,
     /// Names, and positions in [`Plan::objects`].
     pub files: Vec<(String, u32)>,
 }
@@ -59,6 +61,7 @@ impl DirRow {
             path,
             make: false,
             meta: None,
+            stale_xattrs: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -162,11 +165,19 @@ impl Plan {
             .filter(|dir| !no_dirs.contains(&dir.path));
         for mut dir in dirs {
             let path = format!("/{}", dir.path);
-            if dir.meta.is_none()
-                && let Node::Dir { meta, .. } = listings.get(&dir.path)?
-            {
-                dir.meta = Some(plan.meta(repo, &meta, &path)?);
+            let Node::Dir { meta: new, .. } = listings.get(&dir.path)? else {
+                continue;
+            };
+            let meta = plan.meta(repo, &new, &path)?;
+            for listings in &mut olds {
+                if let Some(Node::Dir { meta: old, .. }) = listings.find(&dir.path)?
+                    && old != new
+                {
+                    let old = plan.meta(repo, &old, &path)?;
+                    dir.stale_xattrs.extend(only_in(&old.xattrs, &meta.xattrs));
+                }
             }
+            dir.meta = Some(meta);
             // Several comparisons may name the same entry.
             dir.files.sort_unstable();
             dir.files.dedup();
@@ -299,6 +310,13 @@ impl<'r> Listings<'r> {
         self.known.insert(path.to_owned(), listing.clone());
         Ok(listing)
     }
+}
+
+/// Names of attributes that only the first of two sets has.
+fn only_in(old: &Xattrs, new: &Xattrs) -> Vec<Vec<u8>> {
+    let kept: HashSet<&[u8]> = new.iter().map(|(name, _)| name).collect();
+    let gone = old.iter().filter(|(name, _)| !kept.contains(name));
+    gone.map(|(name, _)| name.to_vec()).collect()
 }
 
 fn row<'d>(dirs: &'d mut BTreeMap<String, DirRow>, path: &str) -> &'d mut DirRow {

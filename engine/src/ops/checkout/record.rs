@@ -1,12 +1,12 @@
 //! Which directories hold which commits: what an update starts from, and what a checkout that was
 //! interrupted goes on with.
 //!
-//! A directory is known by its device, inode and time of birth, so nothing is written into it, and
+//! A directory is known by its file system, inode and time of birth, so nothing is written into it, and
 //! moving it does no harm. The records are a cache: without them, a checkout is made anew.
 
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, StatxFlags};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::CheckoutOptions;
 use crate::error::{IoResultExt, Result};
 use crate::fs::lock::{Lock, LockMode};
-use crate::fs::replace_cache_file;
+use crate::fs::{replace_cache_file, replace_file};
 use crate::id::ObjectId;
 use crate::repo::Repository;
 
@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What names a directory for as long as it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
-    device: (u32, u32),
+    /// The file system's own number, which stays when it is mounted again, unlike that of its device.
+    file_system: u64,
     inode: u64,
     born: (i64, u32),
 }
@@ -35,13 +36,18 @@ pub(super) struct Identity {
 impl Identity {
     pub fn of(fd: impl AsFd) -> std::io::Result<Self> {
         let wanted = StatxFlags::INO | StatxFlags::BTIME;
-        let found = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, wanted)?;
+        let found = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, wanted)?;
         // Without it, a directory made later may have the same name.
         if found.stx_mask & StatxFlags::BTIME.bits() == 0 {
             return Err(Errno::NOTSUP.into());
         }
+        let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+        let file_system = match rustix::fs::fstatvfs(&fd)?.f_fsid {
+            0 => device,
+            number => number,
+        };
         Ok(Self {
-            device: (found.stx_dev_major, found.stx_dev_minor),
+            file_system,
             inode: found.stx_ino,
             born: (found.stx_btime.tv_sec, found.stx_btime.tv_nsec),
         })
@@ -104,13 +110,15 @@ impl Record {
 
 /// The records of a repository.
 #[derive(Debug)]
-pub(super) struct Records {
+pub(super) struct Records<'r> {
+    repo: &'r Repository,
     path: PathBuf,
 }
 
-impl Records {
-    pub fn new(repo: &Repository) -> Self {
+impl<'r> Records<'r> {
+    pub fn new(repo: &'r Repository) -> Self {
         Self {
+            repo,
             path: repo.cache_dir().join("checkouts.json"),
         }
     }
@@ -129,23 +137,33 @@ impl Records {
 
     /// Notes what a directory holds.
     pub fn put(&self, record: &Record) -> Result<()> {
-        self.change(|records| {
-            records.retain(|other| other.directory != record.directory);
-            records.push(record.clone());
-        })
+        self.change(|records| replace(records, record), lazily)
+    }
+
+    /// The same, so that it is known after a power cut.
+    pub fn put_durably(&self, record: &Record) -> Result<()> {
+        let durably = |path: &Path, bytes: &[u8]| replace_file(self.repo.storage(), path, bytes);
+        self.change(|records| replace(records, record), durably)
     }
 
     /// Forgets a checkout that was interrupted: nobody goes on with it.
     pub fn forget_unfinished(&self, directory: &Identity) -> Result<()> {
         match self.find(directory) {
             Some(record) if !record.is_finished => {
-                self.change(|records| records.retain(|other| other.directory != *directory))
+                let forget = |records: &mut Vec<Record>| {
+                    records.retain(|other| other.directory != *directory);
+                };
+                self.change(forget, lazily)
             }
             _ => Ok(()),
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Record>)) -> Result<()> {
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Vec<Record>),
+        write: impl FnOnce(&Path, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let _lock = Lock::acquire(
             &self.path.with_extension("lock"),
             LockMode::Exclusive,
@@ -155,6 +173,15 @@ impl Records {
         change(&mut records);
         let excess = records.len().saturating_sub(MAX_RECORDS);
         let bytes = serde_json::to_vec(&records[excess..]).expect("because nothing in it can fail");
-        replace_cache_file(&self.path, |file| file.write_all(&bytes)).at(&self.path)
+        write(&self.path, &bytes)
     }
+}
+
+fn replace(records: &mut Vec<Record>, record: &Record) {
+    records.retain(|other| other.directory != record.directory);
+    records.push(record.clone());
+}
+
+fn lazily(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_cache_file(path, |file| file.write_all(bytes)).at(path)
 }

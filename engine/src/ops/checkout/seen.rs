@@ -5,9 +5,10 @@
 //! part of the cache: what they do not tell is found out by reading.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use rustix::fs::Stat;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::id::ObjectId;
 use crate::pack::le64;
@@ -67,6 +68,16 @@ impl Seen {
     }
 }
 
+/// Of this boot of the machine. What an earlier one noted is not believed: power may have failed
+/// before the bytes were on the disk that the notes speak of.
+fn boot() -> u64 {
+    static BOOT: LazyLock<u64> = LazyLock::new(|| {
+        let id = std::fs::read("/proc/sys/kernel/random/boot_id");
+        xxh3_64(&id.unwrap_or_default())
+    });
+    *BOOT
+}
+
 /// The bytes of the file that holds the notes.
 pub(super) fn encode(seen: &HashMap<ObjectId, Seen>) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD_SIZE + seen.len() * ROW_SIZE);
@@ -78,16 +89,16 @@ pub(super) fn encode(seen: &HashMap<ObjectId, Seen>) -> Vec<u8> {
             out.extend_from_slice(&field.to_le_bytes());
         }
     }
-    let sum = xxh3_64(&out[HEAD_SIZE..]);
+    let sum = xxh3_64_with_seed(&out[HEAD_SIZE..], boot());
     out[8..HEAD_SIZE].copy_from_slice(&sum.to_le_bytes());
     out
 }
 
-/// The notes; nothing if the bytes are damaged.
+/// The notes; nothing if the bytes are damaged, or of another boot.
 pub(super) fn decode(bytes: &[u8]) -> Option<HashMap<ObjectId, Seen>> {
     let (head, rest) = bytes.split_first_chunk::<HEAD_SIZE>()?;
     let (rows, left) = rest.as_chunks::<ROW_SIZE>();
-    if head[..8] != MAGIC || le64(head, 8) != xxh3_64(rest) || !left.is_empty() {
+    if head[..8] != MAGIC || le64(head, 8) != xxh3_64_with_seed(rest, boot()) || !left.is_empty() {
         return None;
     }
     let row = |row: &[u8; ROW_SIZE]| {

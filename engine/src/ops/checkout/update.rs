@@ -88,7 +88,8 @@ pub fn update(
         .map(compare)
         .collect::<Result<Vec<Compared>>>()?;
     record.add_commit(commit);
-    records.put(&record)?;
+    // Else a power cut could leave a directory that is known to hold what it holds no more.
+    records.put_durably(&record)?;
     let plan = Plan::of_changes(repo, new, &compared)?;
     let place = Place {
         destination,

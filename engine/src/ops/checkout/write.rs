@@ -328,9 +328,16 @@ fn finish_file(
 pub(super) fn finish_dir(
     fd: BorrowedFd<'_>,
     meta: &DirMeta,
+    stale_xattrs: &[Vec<u8>],
     options: &CheckoutOptions,
 ) -> io::Result<()> {
     if !options.user_mode {
+        for name in stale_xattrs {
+            match rustix::fs::fremovexattr(fd, &**name) {
+                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
         rustix::fs::fchown(fd, owner(meta.uid), group(meta.gid))?;
         set_xattrs(fd, &meta.xattrs)?;
     }

@@ -1,7 +1,7 @@
 //! How a content is written into streams, and read from them. Layout: docs/format.md, "Deltas".
 
 use super::base::Source;
-use super::limits::{MAX_CONTENT, MAX_SOURCES};
+use super::limits::{MAX_CONTENT, MAX_PIECES, MAX_SOURCES};
 use super::streams::{Cursors, Streams};
 use crate::bsdiff::Stretch;
 use crate::ops::changes::{Fault, signed, take_number};
@@ -205,7 +205,7 @@ impl<'a> Content<'a> {
                 let frame = cursors.bytes(FRAMES, len)?;
                 Way::Frame { sources, frame }
             }
-            WAY_CONCAT => Way::Concat(take_sources(cursors, usize::MAX)?),
+            WAY_CONCAT => Way::Concat(take_sources(cursors, MAX_PIECES)?),
             WAY_RECODE => {
                 let plain = Source::take(cursors, HEADS)?;
                 let len = cursors.number(HEADS)?;

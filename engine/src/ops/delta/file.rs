@@ -128,6 +128,8 @@ impl<'s> DeltaWriter<'s> {
         if target.is_dir() {
             return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)).at(target);
         }
+        // What a killed process left, or a link that somebody has put there.
+        drop(storage.remove_file(&temporary));
         let mut file = storage.create(&temporary).at(&temporary)?;
         let head = head(from, to);
         file.write_all(&head).at(&temporary)?;

@@ -26,8 +26,10 @@ use crate::ops::changes::Fault;
 use crate::recode;
 use crate::repo::ingest::IN_MEMORY_MAX;
 
-/// Bytes of contents that are made at the same time.
+/// Bytes of contents that are made at the same time, and of what they are made from.
 const BATCH: u64 = 32 << 20;
+/// Contents that are made at the same time.
+const BATCH_CONTENTS: usize = 4096;
 /// Bytes that are copied at a time.
 const STEP: u64 = 1 << 20;
 
@@ -188,9 +190,10 @@ impl<'a> Maker<'a> {
                     content
                 }
             };
-            bytes = bytes.saturating_add(content.size);
+            bytes = bytes.saturating_add(self.weight(&content));
             let ready = content.needs().is_none_or(|number| number < self.next);
-            if !batch.is_empty() && (bytes > BATCH || !ready) {
+            let full = bytes > BATCH || batch.len() == BATCH_CONTENTS;
+            if !batch.is_empty() && (full || !ready) {
                 *pending = Some(content);
                 break;
             }
@@ -199,8 +202,33 @@ impl<'a> Maker<'a> {
         Ok((!batch.is_empty()).then_some(batch))
     }
 
+    /// Bytes of memory that making a content takes, about.
+    fn weight(&self, content: &Content<'_>) -> u64 {
+        let sources = match &content.way {
+            Way::Whole(_) => &[][..],
+            // They are copied piece by piece.
+            Way::Concat(pieces) => {
+                let rows = pieces.len() * size_of::<Source>() * 2;
+                return content.size.min(IN_MEMORY_MAX).saturating_add(rows as u64);
+            }
+            Way::Patch { sources, .. } | Way::Frame { sources, .. } => sources,
+            Way::Recode { plain, .. } => std::slice::from_ref(plain),
+        };
+        // What is not made yet has no size, but then its content waits for it alone.
+        let len = |source: &Source| match source.window {
+            Some((_, len)) => len,
+            None => self.size_of(source.origin).unwrap_or(0),
+        };
+        let sources = sources.iter().map(len);
+        sources.fold(content.size, u64::saturating_add)
+    }
+
+    /// Makes a content, or nothing if nobody waits for it.
     fn make(&self, number: u64, content: &Content<'_>) -> Result<Made, Fault> {
         let size = content.size;
+        if !self.kept.contains(&number) && !self.waiting.contains_key(&number) {
+            return Ok(Made::Bytes(Vec::new()));
+        }
         Ok(Made::Bytes(match &content.way {
             Way::Whole(bytes) => bytes.to_vec(),
             Way::Patch { sources, patch } => {
@@ -255,6 +283,7 @@ impl<'a> Maker<'a> {
             }
             return Ok(Made::Bytes(bytes));
         }
+        check_room(self.scratch, size)?;
         let mut file = BufWriter::new(File::create(path).at(path)?);
         let mut buf = vec![0; STEP as usize];
         for (origin, mut offset, len) in ranges {
@@ -339,6 +368,15 @@ impl<'a> Maker<'a> {
         self.shared = Some((Arc::clone(&file), end + len));
         Ok((file, end, len))
     }
+}
+
+/// Fails before a file system is filled up with what does not fit.
+fn check_room(dir: &Path, bytes: u64) -> Result<()> {
+    let found = rustix::fs::statvfs(dir).at(dir)?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < bytes {
+        return Err(std::io::Error::from(std::io::ErrorKind::StorageFull)).at(dir);
+    }
+    Ok(())
 }
 
 impl Made {

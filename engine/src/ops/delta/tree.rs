@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::base::Base;
-use super::limits::{MAX_METADATA, MAX_TREE_RAW};
+use super::limits::{MAX_KEPT, MAX_METADATA, MAX_TREE_RAW};
 use super::streams::{Cursors, Streams};
 use crate::error::Result;
 use crate::id::{ObjectId, ObjectKind};
@@ -174,6 +174,9 @@ pub(super) fn unpack_files(
         let number = next.checked_add(cursors.number(KEPT)?);
         let number = number.filter(|number| *number < u64::MAX);
         let number = number.ok_or_else(|| Fault::invalid("it keeps a content that none is"))?;
+        if kept.len() == MAX_KEPT {
+            return Err(Fault::invalid("it keeps more contents than any"));
+        }
         kept.insert(number);
         next = number + 1;
     }

@@ -30,6 +30,8 @@ use crate::tree::FileEntry;
 /// Content bytes and files read at a time.
 const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_FILES: usize = 8192;
+/// Leases that are held at the same time: each is an open file.
+const MAX_LEASES: usize = 64;
 /// Large files that are open together.
 const OPEN_FILES: u64 = 16;
 
@@ -107,8 +109,8 @@ pub fn import(
         .filter_map(|(name, id)| Some((*id, *now.get(name)?)))
         .collect();
     // Nothing else keeps what has come until refs lead to it.
-    let mut leases = Vec::with_capacity(order.len());
-    for id in &order {
+    let mut leases = Vec::with_capacity(MAX_LEASES);
+    for (at, id) in order.iter().enumerate() {
         let task = Task {
             repo,
             from: &from,
@@ -118,6 +120,9 @@ pub fn import(
         };
         task.run(bases.get(id), &mut report)?;
         leases.push(repo.lease(std::slice::from_ref(id))?);
+        if leases.len() == MAX_LEASES {
+            leases = vec![repo.lease(&order[..=at])?];
+        }
     }
     let update = |(name, id): (&String, &ObjectId)| RefUpdate {
         name: name.clone(),
@@ -457,7 +462,9 @@ fn publish(txn: Transaction<'_>, report: &mut ImportReport) -> Result<()> {
 
 /// Keeps what a configuration says of remotes and collections, for exports.
 fn keep_config(repo: &Repository, theirs: &KeyFile, monitor: &dyn Monitor) -> Result<()> {
+    repo.check_writable()?;
     let path = repo.ostree_config_path();
+    let _lock = repo.refs_file().hold()?;
     let ours = super::config_of(repo)?;
     let mut new = ours.clone();
     if let Some(collection) = theirs.get("core", "collection-id") {
@@ -484,7 +491,6 @@ fn keep_config(repo: &Repository, theirs: &KeyFile, monitor: &dyn Monitor) -> Re
     if new == ours {
         return Ok(());
     }
-    repo.check_writable()?;
     replace_file(repo.storage(), &path, new.to_string().as_bytes())
 }
 

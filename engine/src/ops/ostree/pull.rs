@@ -187,7 +187,7 @@ impl<'r> Planner<'r> {
 
     /// The delta that a client would use. One from nothing is used by those who know no commit.
     fn delta(&mut self, from: Option<&ObjectId>, to: &ObjectId) -> Result<Option<Pull>> {
-        let found = |delta: &&DeltaDir| delta.from.as_ref() == from && delta.to == *to;
+        let found = |delta: &&DeltaDir| delta.name.from.as_ref() == from && delta.name.to == *to;
         let Some(delta) = self.deltas.values().find(found).cloned() else {
             return Ok(None);
         };

@@ -11,7 +11,7 @@ use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
 use crate::object::{Commit, DirMeta, Dirtree};
 use crate::repo::Repository;
-use crate::tree::check_depth;
+use crate::tree::{check_depth, path_hint};
 
 /// Where metadata objects are read from.
 pub(super) trait Objects: Sync {
@@ -132,12 +132,12 @@ impl Gatherer {
                 below.insert(id, listing.dirs.iter().map(|dir| dir.tree).collect());
                 for (name, file) in &listing.files {
                     if self.seen.insert((ObjectKind::File, *file)) {
-                        self.found.files.insert(*file, format!("{path}{name}"));
+                        self.found.files.insert(*file, path_hint(&path, name));
                     }
                 }
                 for dir in listing.dirs {
                     self.dirmeta(from, &dir.meta, partial)?;
-                    next.push((dir.tree, format!("{path}{}/", dir.name)));
+                    next.push((dir.tree, path_hint(&path, &dir.name) + "/"));
                 }
             }
             level = next;

@@ -153,12 +153,17 @@ fn inline(metadata: &Metadata, key: &str) -> Option<Vec<u8>> {
 
 /// The deltas of a repository, sorted.
 pub fn list(repo: &Repository) -> Result<Vec<DeltaName>> {
-    let root = repo.path().join("deltas");
+    list_at(repo.path())
+}
+
+/// The same of any repository, ours or OSTree's.
+pub(in crate::ops) fn list_at(repo: &Path) -> Result<Vec<DeltaName>> {
+    let root = repo.join("deltas");
     let mut names = Vec::new();
     for first in entries(&root)? {
         for rest in entries(&root.join(&first))? {
             let name = DeltaName::parse_dir(&first, &rest);
-            let found = |name: &DeltaName| repo.path().join(name.dir()).join(SUPERBLOCK).is_file();
+            let found = |name: &DeltaName| repo.join(name.dir()).join(SUPERBLOCK).is_file();
             names.extend(name.filter(found));
         }
     }

@@ -3,6 +3,8 @@
 //! Nothing here believes a size: what a part makes is no more than its head announces, and each
 //! object is compared with its name by whoever takes it.
 
+use std::collections::HashMap;
+
 use super::Fault;
 use super::part::{Body, Op};
 use super::superblock::PartHead;
@@ -13,8 +15,10 @@ use crate::object::{FileHeader, FileObject, FormHasher};
 use crate::ops::changes::Object;
 use crate::repo::Repository;
 
-/// Bytes of a source that are read at a time.
-const WINDOW: usize = 1 << 20;
+/// Bytes of a source that are read at a time: an extent of most payloads.
+const PAGE: u64 = 256 << 10;
+/// As many of these are kept.
+const MAX_PAGES: usize = 256;
 /// The largest metadata object that clients take (ostree-core.h, OSTREE_MAX_METADATA_SIZE).
 const MAX_METADATA: u64 = 128 << 20;
 /// Longer than the target of any symbolic link.
@@ -33,12 +37,13 @@ pub(super) trait Sink {
 }
 
 /// Files that parts take bytes from.
+///
+/// Patches leap back and forth in their source, so what was read of it stays.
 #[derive(Debug)]
 pub(super) struct Sources<'r> {
     repo: &'r Repository,
     current: Option<FileObject>,
-    window: Vec<u8>,
-    window_at: u64,
+    pages: HashMap<(ObjectId, u64), Vec<u8>>,
 }
 
 impl<'r> Sources<'r> {
@@ -46,8 +51,7 @@ impl<'r> Sources<'r> {
         Self {
             repo,
             current: None,
-            window: Vec::new(),
-            window_at: 0,
+            pages: HashMap::new(),
         }
     }
 
@@ -64,7 +68,6 @@ impl<'r> Sources<'r> {
             )));
         }
         self.current = Some(file);
-        self.window.clear();
         Ok(())
     }
 
@@ -74,14 +77,25 @@ impl<'r> Sources<'r> {
             .current
             .as_ref()
             .ok_or_else(|| Fault::invalid("there is no source to take bytes from"))?;
-        let end = self.window_at + self.window.len() as u64;
-        if !(self.window_at..end).contains(&offset) {
-            self.window.resize(WINDOW, 0);
-            let n = self.repo.read_at(file, offset, &mut self.window)?;
-            self.window.truncate(n);
-            self.window_at = offset;
+        let number = offset / PAGE;
+        let key = (file.id, number);
+        if !self.pages.contains_key(&key) {
+            if self.pages.len() == MAX_PAGES {
+                self.pages.clear();
+            }
+            let start = number * PAGE;
+            let size = file.size.saturating_sub(start).min(PAGE);
+            let mut page = vec![0; size as usize];
+            let n = match size {
+                0 => 0,
+                _ => self.repo.read_at(file, start, &mut page)?,
+            };
+            page.truncate(n);
+            self.pages.insert(key, page);
         }
-        let rest = &self.window[(offset - self.window_at).min(self.window.len() as u64) as usize..];
+        let page = &self.pages[&key];
+        let from = ((offset % PAGE) as usize).min(page.len());
+        let rest = &page[from..];
         Ok(&rest[..rest.len().min(len)])
     }
 }
@@ -246,7 +260,7 @@ fn copy(
     sink: &mut dyn Sink,
 ) -> Result<(), Fault> {
     while len > 0 {
-        let bytes = sources.at(offset, len.min(WINDOW as u64) as usize)?;
+        let bytes = sources.at(offset, len.min(PAGE) as usize)?;
         if bytes.is_empty() {
             return Err(Fault::invalid("an operation leads out of its source"));
         }

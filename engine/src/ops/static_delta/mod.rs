@@ -17,10 +17,10 @@ mod tests;
 mod writer;
 
 pub use self::apply::{ApplyReport, apply_offline};
-pub(in crate::ops) use self::files::size;
 pub use self::files::{
     DeltaAt, DeltaInfo, PartInfo, VerifyReport, delete, exists, list, show, verify,
 };
+pub(in crate::ops) use self::files::{list_at, size};
 pub use self::generate::{GenerateOptions, GenerateReport, generate};
 pub use self::name::DeltaName;
 pub use self::part::Effort;

@@ -46,7 +46,7 @@ impl FromStr for DeltaName {
 
 impl DeltaName {
     /// Where the delta lies, relative to the repository.
-    pub(super) fn dir(&self) -> PathBuf {
+    pub(in crate::ops) fn dir(&self) -> PathBuf {
         let to = encode(&self.to);
         let text = self
             .from

@@ -427,7 +427,7 @@ pub(super) fn compress(body: &[u8], effort: Effort) -> io::Result<Vec<u8>> {
             .mode(Mode::Fast)
             .match_finder(MatchFinder::HashChain4)
             .nice_len(273)
-            .depth(32);
+            .depth(8);
     }
     if effort == Effort::Least {
         options
@@ -435,7 +435,7 @@ pub(super) fn compress(body: &[u8], effort: Effort) -> io::Result<Vec<u8>> {
             .match_finder(MatchFinder::HashChain3)
             .nice_len(32)
             .depth(1)
-            .dict_size(len.min(1 << 18));
+            .dict_size(len.min(1 << 14));
     }
     let mut filters = Filters::new();
     filters.lzma2(&options);

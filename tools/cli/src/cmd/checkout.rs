@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use grove_engine::{Error as Engine, ObjectId};
 use grove_engine::ops::checkout::{
     CheckoutOptions, CheckoutReport, Durability, Union, checkout, update,
 };
+use grove_engine::{Error as Engine, ObjectId};
 use serde::Serialize;
 
 use crate::cli::Globals;
@@ -32,7 +32,12 @@ pub struct Args {
     #[arg(long, short = 'U')]
     user_mode: bool,
     /// Only what is at PATH of the commit
-    #[arg(long, value_name = "PATH", default_value = "/", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/",
+        hide_default_value = true
+    )]
     subpath: String,
     /// Keep existing directories, replace existing files
     #[arg(long, group = "overlay")]
@@ -60,7 +65,12 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["overlay", "user_mode", "subpath", "require_hardlinks"])]
     update: bool,
     /// Make the result durable before returning: 'each' file on its own, or the whole file system
-    #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "no",
+        hide_default_value = true
+    )]
     fsync: Fsync,
     #[command(flatten)]
     sizes: SizeSwitch,
@@ -99,7 +109,10 @@ pub enum Fsync {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let repo = globals.repository()?;
     let commit = repo.resolve_rev(&args.rev)?;
-    let destination = args.destination.clone().unwrap_or_else(|| PathBuf::from(&args.rev));
+    let destination = args
+        .destination
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(&args.rev));
     let options = CheckoutOptions {
         user_mode: args.user_mode,
         subpath: args.subpath.clone(),

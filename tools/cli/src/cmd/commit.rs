@@ -31,9 +31,11 @@ use tree::{Found, Source};
 /// The trees are laid over each other in the order in which they are named: later files replace
 /// earlier ones, directories merge.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove commit -b os/stable -s 'Release 7' --tree=dir=/srv/root\n  \
+#[command(
+    after_help = "Examples:\n  grove commit -b os/stable -s 'Release 7' --tree=dir=/srv/root\n  \
     grove commit -b os/testing --tree=ref=os/stable --tree=tar=extra.tar.zst\n  \
-    grove commit --orphan --timestamp=@0 .")]
+    grove commit --orphan --timestamp=@0 ."
+)]
 pub struct Args {
     /// A directory to commit [default: the current one, when there is no --tree]
     #[arg(conflicts_with = "tree")]
@@ -147,15 +149,28 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         if (old.tree, old.meta) == (commit.tree, commit.meta) {
             drop(txn);
             progress.finish();
-            return report(args, &parent, old.parent, true, &found, WriteReport::default());
+            return report(
+                args,
+                &parent,
+                old.parent,
+                true,
+                &found,
+                WriteReport::default(),
+            );
         }
     }
     if !found.packages.is_empty() {
-        commit.metadata.push(grove_compose::LIST, package_list(&found.packages));
+        commit
+            .metadata
+            .push(grove_compose::LIST, package_list(&found.packages));
     }
     let id = txn.put_commit(&commit)?;
     let updates: Vec<RefUpdate> = branch
-        .map(|name| RefUpdate { name: name.to_owned(), expected: Some(expected), new: Some(id) })
+        .map(|name| RefUpdate {
+            name: name.to_owned(),
+            expected: Some(expected),
+            new: Some(id),
+        })
         .into_iter()
         .collect();
     let written = txn.publish(&updates)?;
@@ -175,7 +190,10 @@ fn parent(
 ) -> Result<(Option<ObjectId>, Option<ObjectId>)> {
     let now = match branch {
         Some(name) if !grove_engine::refs::is_valid_ref_name(name) => {
-            return Err(Engine::InvalidRefName { name: name.to_owned() }.into());
+            return Err(Engine::InvalidRefName {
+                name: name.to_owned(),
+            }
+            .into());
         }
         Some(name) => repo.refs()?.map.get(name).copied(),
         None => None,
@@ -210,12 +228,16 @@ fn header(repo: &Repository, args: &Args, parent: Option<ObjectId>) -> Result<Co
 fn timestamp(args: &Args) -> Result<u64> {
     if let Some(text) = &args.timestamp {
         return time::parse(text).ok_or_else(|| {
-            Error::Usage(format!("--timestamp: not a time: {text:?}; use @SECONDS or ISO 8601"))
+            Error::Usage(format!(
+                "--timestamp: not a time: {text:?}; use @SECONDS or ISO 8601"
+            ))
         });
     }
     match env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text.trim().parse().map_err(|_| {
-            Error::Usage(format!("SOURCE_DATE_EPOCH: not a number of seconds: {text:?}"))
+            Error::Usage(format!(
+                "SOURCE_DATE_EPOCH: not a number of seconds: {text:?}"
+            ))
         }),
         Err(_) => Ok(time::now()),
     }
@@ -254,7 +276,11 @@ fn report(
             unread_files: input.unread_files,
             skipped: input.skipped,
             packages: found.packages.len() as u64,
-            packages_known: found.packages.iter().filter(|package| package.known).count() as u64,
+            packages_known: found
+                .packages
+                .iter()
+                .filter(|package| package.known)
+                .count() as u64,
             new_files: written.new_files,
             new_metadata: written.new_metadata,
             new_payload_bytes: written.new_payload_bytes,

@@ -44,8 +44,10 @@ enum Verb {
 
 /// Make a delta, and see that it gives the commit
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove delta create os/stable update.delta\n  \
-    grove delta create --from=os/stable^^ --level=12 os/stable update.delta")]
+#[command(
+    after_help = "Examples:\n  grove delta create os/stable update.delta\n  \
+    grove delta create --from=os/stable^^ --level=12 os/stable update.delta"
+)]
 struct Create {
     /// The commit that the delta makes
     to: String,

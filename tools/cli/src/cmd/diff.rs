@@ -61,7 +61,12 @@ pub struct Args {
     #[arg(long)]
     elf: bool,
     /// Only what is at PATH
-    #[arg(long, value_name = "PATH", default_value = "/", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/",
+        hide_default_value = true
+    )]
     subpath: String,
     /// Take what was moved as removed and added
     #[arg(long)]
@@ -142,17 +147,31 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let progress = globals.progress();
     let (a, b) = (Tree::find(&repo, &from)?, Tree::find(&repo, &to)?);
     let report = diff(&repo, a.side(), b.side(), &options, &progress)?;
-    let packages = args.packages.then(|| packages::find(&repo, &a, &b, &report)).transpose()?;
-    let elf = args.elf.then(|| elf::find(&repo, &report, &progress)).transpose()?;
+    let packages = args
+        .packages
+        .then(|| packages::find(&repo, &a, &b, &report))
+        .transpose()?;
+    let elf = args
+        .elf
+        .then(|| elf::find(&repo, &report, &progress))
+        .transpose()?;
     progress.finish();
-    let found = Found { report, packages, elf };
+    let found = Found {
+        report,
+        packages,
+        elf,
+    };
     if args.json.json {
         json::print(&repo, &from, &to, &found, args)?;
     } else {
         text::print(&repo, &found, args)?;
     }
     let differs = args.exit_code && !found.report.is_empty();
-    Ok(ExitCode::from(if differs { exit::PROBLEMS } else { exit::OK }))
+    Ok(ExitCode::from(if differs {
+        exit::PROBLEMS
+    } else {
+        exit::OK
+    }))
 }
 
 /// An error and its causes in one line.

@@ -35,7 +35,12 @@ pub struct Args {
     #[arg(long)]
     mode: Option<Mode>,
     /// Make objects durable before refs lead to them
-    #[arg(long, value_name = "POLICY", default_value = "yes", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "yes",
+        hide_default_value = true
+    )]
     fsync: Fsync,
     #[command(flatten)]
     exchange: ExchangeArgs,

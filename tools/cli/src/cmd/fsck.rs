@@ -79,7 +79,10 @@ struct JsonPath {
 
 impl From<&Problem> for JsonProblem {
     fn from(problem: &Problem) -> Self {
-        let path = |hit: &HitPath| JsonPath { commit: hit.commit.to_string(), path: hit.path.clone() };
+        let path = |hit: &HitPath| JsonPath {
+            commit: hit.commit.to_string(),
+            path: hit.path.clone(),
+        };
         Self {
             kind: problem.kind.as_str(),
             pack: problem.pack.map(|id| id.to_string()),
@@ -113,9 +116,19 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.json.json {
         json::print(&json_report(&report))?;
     } else {
-        print(&report, &names(&repo), options.level, args.sizes, globals.quiet)?;
+        print(
+            &report,
+            &names(&repo),
+            options.level,
+            args.sizes,
+            globals.quiet,
+        )?;
     }
-    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })
+    Ok(if report.problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(PROBLEMS)
+    })
 }
 
 /// How many paths are named for each problem.
@@ -145,9 +158,18 @@ fn explain(error: grove_engine::Error, level: Level) -> Error {
 
 /// A length of time in seconds: a number and one of `smhdw`.
 fn age(text: &str) -> Result<u64> {
-    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400), ("w", 604_800)];
+    let units = [
+        ("s", 1),
+        ("m", 60),
+        ("h", 3600),
+        ("d", 86_400),
+        ("w", 604_800),
+    ];
     let parse = |(unit, seconds): (&str, u64)| {
-        text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(seconds)
+        text.strip_suffix(unit)?
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(seconds)
     };
     let age = units.into_iter().find_map(parse);
     age.ok_or_else(|| Error::Usage(format!("--max-age: not a length of time: {text:?}")))
@@ -185,7 +207,11 @@ pub(super) fn print_problem(
         }
     }
     if problem.more_paths > 0 {
-        writeln!(out, "  hits: {} more", ui::count(problem.more_paths, "path"))?;
+        writeln!(
+            out,
+            "  hits: {} more",
+            ui::count(problem.more_paths, "path")
+        )?;
     }
     Ok(())
 }
@@ -233,9 +259,17 @@ fn print_dates(out: &mut impl Write, report: &FsckReport, level: Level) -> std::
     let partial = report.packs_skipped > 0 || level == Level::Quick;
     match (report.oldest_check, report.never_checked) {
         _ if report.packs == 0 || !partial => Ok(()),
-        (Some(oldest), _) => writeln!(out, "All contents were checked since {}", time::show(oldest)),
+        (Some(oldest), _) => writeln!(
+            out,
+            "All contents were checked since {}",
+            time::show(oldest)
+        ),
         (None, never) => {
-            writeln!(out, "Contents of {} were never checked", ui::count(never, "pack"))
+            writeln!(
+                out,
+                "Contents of {} were never checked",
+                ui::count(never, "pack")
+            )
         }
     }
 }
@@ -246,11 +280,26 @@ mod tests {
 
     #[test]
     fn ages_are_a_number_and_a_unit() {
-        let good = [("90s", 90), ("5m", 300), ("12h", 43_200), ("30d", 2_592_000), ("4w", 2_419_200)];
+        let good = [
+            ("90s", 90),
+            ("5m", 300),
+            ("12h", 43_200),
+            ("30d", 2_592_000),
+            ("4w", 2_419_200),
+        ];
         for (text, expected) in good {
             assert_eq!(age(text).ok(), Some(expected), "{text}");
         }
-        for bad in ["", "d", "30", "-1d", "1.5h", "99999999999999999999d", "30 d", "20000000000000000d"] {
+        for bad in [
+            "",
+            "d",
+            "30",
+            "-1d",
+            "1.5h",
+            "99999999999999999999d",
+            "30 d",
+            "20000000000000000d",
+        ] {
             assert!(age(bad).is_err(), "{bad}");
         }
     }

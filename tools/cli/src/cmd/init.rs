@@ -13,7 +13,9 @@ use crate::exit::{Error, Result};
 /// The directory is made where it is missing. A directory that is a repository already is left as
 /// it is.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove init /srv/images\n  grove init --parity --repo /srv/images")]
+#[command(
+    after_help = "Examples:\n  grove init /srv/images\n  grove init --parity --repo /srv/images"
+)]
 pub struct Args {
     /// Where, instead of --repo
     dir: Option<PathBuf>,
@@ -26,7 +28,9 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.dir.is_some() && globals.repo.is_some() {
-        return Err(Error::Usage("the repository is named twice: --repo and DIR".into()));
+        return Err(Error::Usage(
+            "the repository is named twice: --repo and DIR".into(),
+        ));
     }
     let path = args.dir.clone().unwrap_or_else(|| globals.repo_path());
     match Repository::init(&path) {

@@ -39,9 +39,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let from = repo.resolve_rev(&args.rev)?;
     let mut history = log(&repo, &from).take(args.max_count.unwrap_or(usize::MAX));
     if args.json.json {
-        let commits =
-            history.map(|step| step.map(|(id, commit)| CommitReport::new(&id, &commit)));
-        json::print(&Report { commits: commits.collect::<Result<_, _>>()? })?;
+        let commits = history.map(|step| step.map(|(id, commit)| CommitReport::new(&id, &commit)));
+        json::print(&Report {
+            commits: commits.collect::<Result<_, _>>()?,
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut out = ui::stdout();

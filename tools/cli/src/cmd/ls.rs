@@ -81,29 +81,42 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         _ => Depth::Children,
     };
     let whole = [String::from("/")];
-    let paths = if args.path.is_empty() { &whole[..] } else { &args.path };
+    let paths = if args.path.is_empty() {
+        &whole[..]
+    } else {
+        &args.path
+    };
     let mut out = ui::stdout();
     let mut rows = Vec::new();
     for path in paths {
         let start = resolve_path(&repo, root, path)?;
-        walk(&repo, path, start, depth, &mut |entry: Entry<'_>| -> Result<()> {
-            if args.nul_filenames_only {
-                write!(out, "{}\0", entry.path)?;
-                return Ok(());
-            }
-            let row = row(&repo, entry)?;
-            if args.json.json {
-                rows.push(row);
-            } else {
-                print(&mut out, &row, args)?;
-            }
-            Ok(())
-        })?;
+        walk(
+            &repo,
+            path,
+            start,
+            depth,
+            &mut |entry: Entry<'_>| -> Result<()> {
+                if args.nul_filenames_only {
+                    write!(out, "{}\0", entry.path)?;
+                    return Ok(());
+                }
+                let row = row(&repo, entry)?;
+                if args.json.json {
+                    rows.push(row);
+                } else {
+                    print(&mut out, &row, args)?;
+                }
+                Ok(())
+            },
+        )?;
     }
     out.flush()?;
     drop(out);
     if args.json.json {
-        json::print(&Report { commit: id.to_string(), entries: rows })?;
+        json::print(&Report {
+            commit: id.to_string(),
+            entries: rows,
+        })?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -157,7 +170,13 @@ fn print(out: &mut dyn Write, row: &Row, args: &Args) -> Result<()> {
         "symlink" => 'l',
         _ => '-',
     };
-    let Row { bits, uid, gid, size, .. } = row;
+    let Row {
+        bits,
+        uid,
+        gid,
+        size,
+        ..
+    } = row;
     write!(out, "{letter}{bits:05o} {uid} {gid} {size:6} ")?;
     if args.checksum {
         write!(out, "{} ", row.checksum)?;

@@ -26,8 +26,8 @@ const JSON: &str = "\
 
 `--json` prints one document per run. Names of fields and their meaning stay: new fields may come,
 none is renamed, removed or given another type. Checksums are lower-case hexadecimal texts,
-`..._bytes` and `size` are numbers of bytes, times are seconds since 1970 (`timestamp`) or ISO 8601
-(`date`), values of metadata and extended attributes are in GVariant text format. With `--json` an
+`size`, `..._size` and `..._bytes` are numbers of bytes, times are seconds since 1970 (`timestamp`)
+or ISO 8601 (all others), values of metadata and extended attributes are in GVariant text format. With `--json` an
 error is still a text on standard error, and the exit code is the same as without.
 ";
 
@@ -58,7 +58,10 @@ fn document() -> String {
     );
     text.push_str(JSON);
     text.push_str("\n## Options of every verb\n\n");
-    let globals: Vec<&Arg> = cli.get_arguments().filter(|arg| arg.is_global_set()).collect();
+    let globals: Vec<&Arg> = cli
+        .get_arguments()
+        .filter(|arg| arg.is_global_set())
+        .collect();
     globals.iter().for_each(|arg| option(&mut text, arg));
     if let Some(after) = cli.get_after_help() {
         let _ = writeln!(text, "\n{after}");
@@ -73,16 +76,28 @@ fn document() -> String {
 
 fn section(text: &mut String, before: &str, level: usize, verb: &Command) {
     let name = format!("{before} {}", verb.get_name());
-    let about = verb.get_long_about().or(verb.get_about()).map(ToString::to_string);
-    let _ = writeln!(text, "\n{} {name}\n\n{}", "#".repeat(level), sentence(&about.unwrap_or_default()));
+    let about = verb
+        .get_long_about()
+        .or(verb.get_about())
+        .map(ToString::to_string);
+    let _ = writeln!(
+        text,
+        "\n{} {name}\n\n{}",
+        "#".repeat(level),
+        sentence(&about.unwrap_or_default())
+    );
     let usage = verb.clone().render_usage().to_string();
     let _ = writeln!(text, "\n```\n{}\n```", usage.trim_start_matches("Usage: "));
     let shown = |arg: &&Arg| !arg.is_global_set() && !arg.is_hide_set() && arg.get_id() != "help";
     let args: Vec<&Arg> = verb.get_arguments().filter(shown).collect();
     if !args.is_empty() {
         text.push('\n');
-        args.iter().filter(|arg| arg.is_positional()).for_each(|arg| option(text, arg));
-        args.iter().filter(|arg| !arg.is_positional()).for_each(|arg| option(text, arg));
+        args.iter()
+            .filter(|arg| arg.is_positional())
+            .for_each(|arg| option(text, arg));
+        args.iter()
+            .filter(|arg| !arg.is_positional())
+            .for_each(|arg| option(text, arg));
     }
     if let Some(after) = verb.get_after_help() {
         let after = after.to_string();
@@ -90,7 +105,10 @@ fn section(text: &mut String, before: &str, level: usize, verb: &Command) {
         let examples: Vec<&str> = examples.lines().map(str::trim_start).collect();
         let _ = writeln!(text, "\n{title}\n\n```sh\n{}\n```", examples.join("\n"));
     }
-    for verb in verb.get_subcommands().filter(|verb| verb.get_name() != "help") {
+    for verb in verb
+        .get_subcommands()
+        .filter(|verb| verb.get_name() != "help")
+    {
         section(text, &name, level + 1, verb);
     }
 }
@@ -117,6 +135,42 @@ fn option(text: &mut String, arg: &Arg) {
         let values: Vec<String> = values.iter().map(|value| value.to_string()).collect();
         let _ = write!(heading, " {}", values.join(" "));
     }
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let _ = writeln!(text, "* `{heading}`: {}", help.replace('\n', " "));
+    let help = match (arg.get_long_help(), arg.get_help()) {
+        (Some(long), _) => sentence(&long.to_string()),
+        (None, short) => short.map(ToString::to_string).unwrap_or_default(),
+    };
+    let help = help.replace("\n\n", " ").replace('\n', " ");
+    let _ = writeln!(text, "* `{heading}`: {help}{}", remarks(arg));
+}
+
+/// Other names, values and defaults, as `--help` has them.
+fn remarks(arg: &Arg) -> String {
+    let mut text = String::new();
+    let mut add = |what: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            let _ = write!(text, " [{what}: {}]", values.join(", "));
+        }
+    };
+    let aliases = arg.get_visible_aliases().unwrap_or_default();
+    let aliases = aliases.iter().map(|name| format!("`--{name}`"));
+    add("also", aliases.collect());
+    if arg.get_action().takes_values() {
+        let quoted = |value: &str| format!("`{value}`");
+        let values = arg.get_possible_values();
+        let shown = values.iter().filter(|value| !value.is_hide_set());
+        add(
+            "values",
+            shown.map(|value| quoted(value.get_name())).collect(),
+        );
+        let defaults = arg.get_default_values().iter();
+        if !arg.is_hide_default_value_set() {
+            add(
+                "default",
+                defaults
+                    .map(|value| quoted(&value.to_string_lossy()))
+                    .collect(),
+            );
+        }
+    }
+    text
 }

@@ -40,8 +40,10 @@ use options::Options;
 ///
 /// Without arguments, the mounts that can be seen from here are listed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove mount os/stable /mnt\n  grove mount --all /mnt\n  \
-    grove mount --overlay /srv/changes os/stable /mnt\n  grove mount\n  grove mount --stats /mnt")]
+#[command(
+    after_help = "Examples:\n  grove mount os/stable /mnt\n  grove mount --all /mnt\n  \
+    grove mount --overlay /srv/changes os/stable /mnt\n  grove mount\n  grove mount --stats /mnt"
+)]
 pub struct Args {
     /// Which commit; with --all, where to mount; with --stats, which mount
     #[arg(value_name = "REV")]
@@ -90,8 +92,8 @@ pub struct Args {
     #[arg(long, value_name = "UPPER", conflicts_with = "all")]
     overlay: Option<PathBuf>,
     /// Options as mount(8) has them, separated by commas: the long options above by name (all,
-    /// private, suid, nodev, noexec, noxattrs, overlay=UPPER); those that only concern /etc/fstab are
-    /// ignored
+    /// private, suid or allow_suid, nosuid, dev or allow_dev, nodev, exec, noexec, allow_other,
+    /// noxattrs, unique_inodes, overlay=UPPER); those that only concern /etc/fstab are ignored
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Write to FILE in which order files are read, for --prefetch
@@ -179,7 +181,9 @@ impl Args {
         options.prefetch.clone_from(&self.prefetch);
         options.materialise = self.materialise;
         match options.all && options.overlay.is_some() {
-            true => Err(Error::Usage("an overlay needs one commit below it".to_owned())),
+            true => Err(Error::Usage(
+                "an overlay needs one commit below it".to_owned(),
+            )),
             false => Ok(options),
         }
     }
@@ -231,5 +235,8 @@ fn explain(error: MountError) -> Error {
         MountError::AlreadyMounted { .. } => "'grove umount DIR' takes it away",
         _ => return error.into(),
     };
-    Error::Failed { message: error.to_string(), hint: Some(hint) }
+    Error::Failed {
+        message: error.to_string(),
+        hint: Some(hint),
+    }
 }

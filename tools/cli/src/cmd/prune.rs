@@ -108,7 +108,7 @@ struct GoneReport {
 #[derive(Serialize)]
 struct GoneCommit {
     commit: String,
-    timestamp: String,
+    date: String,
     subject: String,
     exclusive_bytes: Option<u64>,
 }
@@ -116,19 +116,22 @@ struct GoneCommit {
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let repo = globals.repository()?;
-    let keep_younger_than = match &args.keep_younger_than {
-        Some(text) => Some(time::parse(text).ok_or_else(|| {
-            Error::Usage(format!("--keep-younger-than: not a time: {text:?}"))
-        })?),
-        None => None,
-    };
+    let keep_younger_than =
+        match &args.keep_younger_than {
+            Some(text) => Some(time::parse(text).ok_or_else(|| {
+                Error::Usage(format!("--keep-younger-than: not a time: {text:?}"))
+            })?),
+            None => None,
+        };
     let retained = args.retain_branch_depth.iter();
     let deleted = args.delete_commit.iter().map(|rev| repo.resolve_rev(rev));
     let options = PruneOptions {
         refs_only: args.refs_only,
         depth: depth(args.depth),
         keep_younger_than,
-        retain_branch_depth: retained.map(|(name, n)| (name.clone(), depth(*n))).collect(),
+        retain_branch_depth: retained
+            .map(|(name, n)| (name.clone(), depth(*n)))
+            .collect(),
         only_branches: args.only_branch.clone(),
         delete_commits: deleted.collect::<Result<_, _>>()?,
         commit_only: args.commit_only,
@@ -163,7 +166,7 @@ fn report(found: PruneReport, dry_run: bool) -> Report {
     let bytes = found.gone_bytes;
     let commits = found.gone.into_iter().map(|gone| GoneCommit {
         commit: gone.commit.to_string(),
-        timestamp: time::iso(gone.timestamp),
+        date: time::iso(gone.timestamp),
         subject: gone.subject,
         exclusive_bytes: gone.exclusive_bytes,
     });
@@ -183,7 +186,10 @@ fn report(found: PruneReport, dry_run: bool) -> Report {
         deltas_deleted: found.deltas_deleted,
         delta_bytes: found.delta_bytes,
         leased_commits: found.leased.iter().map(ToString::to_string).collect(),
-        gone: dry_run.then(|| GoneReport { bytes, commits: commits.collect() }),
+        gone: dry_run.then(|| GoneReport {
+            bytes,
+            commits: commits.collect(),
+        }),
     }
 }
 
@@ -213,7 +219,11 @@ fn print(found: &PruneReport, args: &Args) -> Result<()> {
         )?;
     }
     for (count, noun, bytes) in [
-        (found.cached_files_deleted, "cached file", found.cached_bytes),
+        (
+            found.cached_files_deleted,
+            "cached file",
+            found.cached_bytes,
+        ),
         (found.deltas_deleted, "static delta", found.delta_bytes),
     ] {
         if count > 0 {
@@ -227,11 +237,21 @@ fn print(found: &PruneReport, args: &Args) -> Result<()> {
     if !found.gone.is_empty() {
         writeln!(out, "\n{:>10}  Commit", "Alone")?;
         for gone in &found.gone {
-            let size = gone.exclusive_bytes.map_or("?".to_owned(), |n| args.sizes.show(n));
+            let size = gone
+                .exclusive_bytes
+                .map_or("?".to_owned(), |n| args.sizes.show(n));
             let (commit, time) = (gone.commit, time::show(gone.timestamp));
-            writeln!(out, "{size:>10}  {commit}  {time}  {}", ui::printable(&gone.subject))?;
+            writeln!(
+                out,
+                "{size:>10}  {commit}  {time}  {}",
+                ui::printable(&gone.subject)
+            )?;
         }
-        writeln!(out, "{:>10}  all of them together", args.sizes.show(found.gone_bytes))?;
+        writeln!(
+            out,
+            "{:>10}  all of them together",
+            args.sizes.show(found.gone_bytes)
+        )?;
     }
     out.flush()?;
     Ok(())

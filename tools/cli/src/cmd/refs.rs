@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use grove_engine::Repository;
 use grove_engine::RefUpdate;
+use grove_engine::Repository;
 use serde::Serialize;
 
 use crate::cli::Globals;
@@ -83,8 +83,15 @@ fn list(repo: &Repository, args: &Args) -> Result<()> {
             args.prefix.iter().find_map(|prefix| below(&name, prefix))
         };
         if let Some(shown) = shown {
-            let name = if args.list || args.json.json { &name } else { shown };
-            rows.push(Row { name: name.to_owned(), commit: commit.to_string() });
+            let name = if args.list || args.json.json {
+                &name
+            } else {
+                shown
+            };
+            rows.push(Row {
+                name: name.to_owned(),
+                commit: commit.to_string(),
+            });
         }
     }
     if args.json.json {
@@ -104,7 +111,9 @@ fn list(repo: &Repository, args: &Args) -> Result<()> {
 
 fn create(repo: &Repository, name: &str, args: &Args) -> Result<()> {
     let [rev] = args.prefix.as_slice() else {
-        return Err(Error::Usage("--create needs exactly one commit to point to".into()));
+        return Err(Error::Usage(
+            "--create needs exactly one commit to point to".into(),
+        ));
     };
     let commit = repo.resolve_rev(rev)?;
     if !args.force && repo.refs()?.map.contains_key(name) {
@@ -114,7 +123,11 @@ fn create(repo: &Repository, name: &str, args: &Args) -> Result<()> {
         });
     }
     let expected = if args.force { None } else { Some(None) };
-    repo.update_refs(&[RefUpdate { name: name.to_owned(), expected, new: Some(commit) }])?;
+    repo.update_refs(&[RefUpdate {
+        name: name.to_owned(),
+        expected,
+        new: Some(commit),
+    }])?;
     Ok(())
 }
 
@@ -127,7 +140,11 @@ fn delete(repo: &Repository, prefixes: &[String]) -> Result<()> {
         .map
         .into_iter()
         .filter(|(name, _)| prefixes.iter().any(|prefix| below(name, prefix).is_some()))
-        .map(|(name, commit)| RefUpdate { name, expected: Some(Some(commit)), new: None })
+        .map(|(name, commit)| RefUpdate {
+            name,
+            expected: Some(Some(commit)),
+            new: None,
+        })
         .collect();
     if !updates.is_empty() {
         repo.update_refs(&updates)?;

@@ -34,7 +34,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let progress = globals.progress();
     let found = repo.reindex(&progress)?;
     progress.finish();
-    let report = Report { packs: found.packs, entries: found.entries, damaged: found.damaged };
+    let report = Report {
+        packs: found.packs,
+        entries: found.entries,
+        damaged: found.damaged,
+    };
     if args.json.json {
         json::print(&report)?;
     } else {
@@ -46,5 +50,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         writeln!(out, "{} in {packs}", ui::count(report.entries, "entry"))?;
         out.flush()?;
     }
-    Ok(if report.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })
+    Ok(if report.damaged.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(PROBLEMS)
+    })
 }

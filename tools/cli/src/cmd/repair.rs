@@ -94,7 +94,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     } else {
         print(&report, args, globals)?;
     }
-    Ok(if report.lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })
+    Ok(if report.lost.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(PROBLEMS)
+    })
 }
 
 fn source(path: &Path) -> Result<Box<dyn Source>> {
@@ -149,7 +153,12 @@ fn print(report: &RepairReport, args: &Args, globals: &Globals) -> Result<()> {
     }
     let names = Repository::open(&globals.repo_path()).map(|repo| fsck::names(&repo));
     for problem in &report.lost {
-        fsck::print_problem(&mut out, "lost", problem, names.as_ref().unwrap_or(&Default::default()))?;
+        fsck::print_problem(
+            &mut out,
+            "lost",
+            problem,
+            names.as_ref().unwrap_or(&Default::default()),
+        )?;
     }
     if !globals.quiet {
         print_totals(&mut out, report, args.dry_run)?;
@@ -161,11 +170,23 @@ fn print(report: &RepairReport, args: &Args, globals: &Globals) -> Result<()> {
 fn print_totals(out: &mut impl Write, report: &RepairReport, dry_run: bool) -> Result<()> {
     if report.parity_made > 0 {
         let files = ui::count(report.parity_made, "parity file");
-        writeln!(out, "{files} {}", if dry_run { "would be made" } else { "made" })?;
+        writeln!(
+            out,
+            "{files} {}",
+            if dry_run { "would be made" } else { "made" }
+        )?;
     }
     if report.parity_deleted > 0 {
         let files = ui::count(report.parity_deleted, "parity file");
-        writeln!(out, "{files} {}", if dry_run { "would be deleted" } else { "deleted" })?;
+        writeln!(
+            out,
+            "{files} {}",
+            if dry_run {
+                "would be deleted"
+            } else {
+                "deleted"
+            }
+        )?;
     }
     let state = match (report.lost.len(), report.notes.is_empty(), dry_run) {
         (0, true, _) => "no damage found".to_owned(),

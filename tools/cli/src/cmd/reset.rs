@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use grove_engine::ops::log::log;
 use grove_engine::RefUpdate;
+use grove_engine::ops::log::log;
 
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
@@ -23,15 +23,23 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let repo = globals.repository()?;
     let Args { name, rev } = args;
-    let now = repo.refs()?.map.get(name).copied().ok_or_else(|| Error::Failed {
-        message: format!("no such ref {name:?}"),
-        hint: Some("'grove refs' lists the refs"),
-    })?;
+    let now = repo
+        .refs()?
+        .map
+        .get(name)
+        .copied()
+        .ok_or_else(|| Error::Failed {
+            message: format!("no such ref {name:?}"),
+            hint: Some("'grove refs' lists the refs"),
+        })?;
     let target = repo.resolve_rev(rev)?;
     for step in log(&repo, &now) {
         if step?.0 == target {
-            let update =
-                RefUpdate { name: name.clone(), expected: Some(Some(now)), new: Some(target) };
+            let update = RefUpdate {
+                name: name.clone(),
+                expected: Some(Some(now)),
+                new: Some(target),
+            };
             repo.update_refs(&[update])?;
             return Ok(ExitCode::SUCCESS);
         }

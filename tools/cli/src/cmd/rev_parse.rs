@@ -12,7 +12,9 @@ use crate::ui;
 /// A rev is a ref, a checksum, the beginning of one that no other commit shares, or one of these
 /// followed by '^' for its parent.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove rev-parse os/stable\n  grove rev-parse os/stable^^ 3f2a")]
+#[command(
+    after_help = "Examples:\n  grove rev-parse os/stable\n  grove rev-parse os/stable^^ 3f2a"
+)]
 pub struct Args {
     /// What to look up
     #[arg(required_unless_present = "single")]

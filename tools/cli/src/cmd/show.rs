@@ -92,7 +92,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 
 /// A rev first; then, for a whole checksum, an object of any other kind.
 fn find(repo: &Repository, text: &str) -> Result<Object> {
-    let error = match repo.resolve_rev(text).and_then(|id| Ok((id, repo.commit(&id)?))) {
+    let error = match repo
+        .resolve_rev(text)
+        .and_then(|id| Ok((id, repo.commit(&id)?)))
+    {
         Ok((id, commit)) => return Ok(Object::Commit(id, commit.into())),
         Err(error) => error,
     };
@@ -120,7 +123,11 @@ fn metadata_value(commit: &Commit, key: &str, verbatim: bool) -> Result<String> 
         message: format!("the commit has no metadata key {key:?}"),
         hint: Some("--list-metadata-keys lists those it has"),
     })?;
-    Ok(if verbatim { value.print() } else { value.print_as_ostree() })
+    Ok(if verbatim {
+        value.print()
+    } else {
+        value.print_as_ostree()
+    })
 }
 
 fn print(out: &mut dyn Write, object: &Object, args: &Args) -> Result<()> {
@@ -142,7 +149,11 @@ fn print(out: &mut dyn Write, object: &Object, args: &Args) -> Result<()> {
 }
 
 fn signature(kind: ObjectKind) -> &'static str {
-    if kind == ObjectKind::Dirtree { "(a(say)a(sayay))" } else { "(uuua(ayay))" }
+    if kind == ObjectKind::Dirtree {
+        "(a(say)a(sayay))"
+    } else {
+        "(uuua(ayay))"
+    }
 }
 
 fn print_file(out: &mut dyn Write, file: &FileObject) -> Result<()> {
@@ -150,7 +161,11 @@ fn print_file(out: &mut dyn Write, file: &FileObject) -> Result<()> {
     writeln!(out, "Object: {}\nType: file", file.id)?;
     if header.is_symlink() {
         writeln!(out, "File Type: symlink")?;
-        writeln!(out, "Target: {}", String::from_utf8_lossy(&header.symlink_target))?;
+        writeln!(
+            out,
+            "Target: {}",
+            String::from_utf8_lossy(&header.symlink_target)
+        )?;
     } else {
         writeln!(out, "File Type: regular\nSize: {}", file.size)?;
     }

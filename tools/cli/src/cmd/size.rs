@@ -24,8 +24,10 @@ use crate::ui::{self, SizeSwitch};
 /// A line of the fleet's file is a rev, or the version of a commit, and the number of clients that have
 /// it; '-' stands for those that have nothing. What follows '#' is not read.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove size os/stable\n  grove size os/stable^ os/stable\n  \
-    grove size --fleet clients.txt os/stable")]
+#[command(
+    after_help = "Examples:\n  grove size os/stable\n  grove size os/stable^ os/stable\n  \
+    grove size --fleet clients.txt os/stable"
+)]
 pub struct Args {
     /// What the client has; without B, what it wants
     a: String,
@@ -56,7 +58,9 @@ impl From<Pull> for JsonPull {
 
 impl JsonPull {
     fn add(&mut self, other: Pull, times: u64) {
-        self.requests = self.requests.saturating_add(other.requests.saturating_mul(times));
+        self.requests = self
+            .requests
+            .saturating_add(other.requests.saturating_mul(times));
         self.bytes = self.bytes.saturating_add(other.bytes.saturating_mul(times));
     }
 }
@@ -122,7 +126,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         Some(path) => read_fleet(&repo, path)?,
         None => {
             let (version, clients) = (String::new(), 1);
-            vec![Group { version, clients, from }]
+            vec![Group {
+                version,
+                clients,
+                from,
+            }]
         }
     };
     let progress = globals.progress();
@@ -160,7 +168,11 @@ fn print(way: &Transfer, sizes: SizeSwitch) -> Result<()> {
         None => writeln!(out, "static delta:         none")?,
     }
     let (disk, allocated) = (sizes.show(way.disk_bytes), sizes.show(way.allocated_bytes));
-    writeln!(out, "{:<18}{disk:>12}  {allocated} in whole blocks", "disk needed:")?;
+    writeln!(
+        out,
+        "{:<18}{disk:>12}  {allocated} in whole blocks",
+        "disk needed:"
+    )?;
     out.flush()?;
     Ok(())
 }
@@ -176,7 +188,9 @@ fn fleet(groups: Vec<Group>, ways: &[Transfer]) -> FleetReport {
         let clients = group.clients;
         report.clients = report.clients.saturating_add(clients);
         report.without_deltas.add(way.loose, clients);
-        report.with_deltas.add(way.delta.unwrap_or(way.loose), clients);
+        report
+            .with_deltas
+            .add(way.delta.unwrap_or(way.loose), clients);
         report.versions.push(FleetRow {
             version: group.version,
             clients,
@@ -194,7 +208,10 @@ fn print_fleet(report: &FleetReport, sizes: SizeSwitch) -> Result<()> {
         "version", "clients", "no delta", "delta", "requests"
     )?;
     for row in &report.versions {
-        let delta = row.way.with_delta.map_or("-".to_owned(), |pull| sizes.show(pull.bytes));
+        let delta = row
+            .way
+            .with_delta
+            .map_or("-".to_owned(), |pull| sizes.show(pull.bytes));
         let used = row.way.with_delta.unwrap_or(row.way.without_delta);
         writeln!(
             out,
@@ -234,7 +251,9 @@ fn read_fleet(repo: &Repository, path: &Path) -> Result<Vec<Group>> {
             [version, clients] => (*version, *clients),
             _ => return Err(refuse("not a version and a number of clients")),
         };
-        let clients = clients.parse().map_err(|_| refuse("not a number of clients"))?;
+        let clients = clients
+            .parse()
+            .map_err(|_| refuse("not a number of clients"))?;
         groups.push(Group {
             version: version.to_owned(),
             clients,
@@ -259,7 +278,10 @@ fn find(repo: &Repository, version: &str) -> Result<Option<ObjectId>> {
     let mut newest = None;
     for id in repo.commits()? {
         let commit = repo.commit(&id)?;
-        let own = commit.metadata.get("version").and_then(|value| value.as_str());
+        let own = commit
+            .metadata
+            .get("version")
+            .and_then(|value| value.as_str());
         if own == Some(version) {
             newest = newest.max(Some((commit.timestamp, id)));
         }

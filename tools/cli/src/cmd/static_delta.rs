@@ -79,7 +79,8 @@ struct Generate {
     /// Do not patch files at all
     #[arg(long)]
     disable_bsdiff: bool,
-    /// Leave files of more than this many megabytes out, to be fetched as objects; 0 leaves out none
+    /// Leave files of more than this many megabytes out, to be fetched as objects; 0 leaves
+    /// out only those above 384 MiB
     #[arg(long, value_name = "MB", default_value_t = 0)]
     min_fallback_size: u64,
     /// Order of bytes in numbers
@@ -166,12 +167,17 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
 }
 
 fn parse(name: &str) -> Result<DeltaName> {
-    name.parse().map_err(|_| Error::Usage(format!("{name:?} is not the name of a delta, FROM-TO or TO")))
+    name.parse().map_err(|_| {
+        Error::Usage(format!(
+            "{name:?} is not the name of a delta, FROM-TO or TO"
+        ))
+    })
 }
 
 /// A name of a delta of the repository, else a path.
 fn find(text: &str) -> DeltaAt<'_> {
-    text.parse().map_or(DeltaAt::Path(Path::new(text)), DeltaAt::Name)
+    text.parse()
+        .map_or(DeltaAt::Path(Path::new(text)), DeltaAt::Name)
 }
 
 #[derive(Serialize)]
@@ -191,14 +197,19 @@ struct GenerateJson {
 }
 
 fn generate(args: &Generate, repo: &Repository, globals: &Globals) -> Result<()> {
-    let to = args.rev.as_ref().or(args.to.as_ref()).expect("because one of them is required");
+    let to = args
+        .rev
+        .as_ref()
+        .or(args.to.as_ref())
+        .expect("because one of them is required");
     let to = repo.resolve_rev(to)?;
     let from = match args.empty {
         true => None,
         false => Some(begin(repo, args.from.as_deref(), &to)?),
     };
     let name = DeltaName { from, to };
-    let made = !(args.if_not_exists && args.filename.is_none() && static_delta::exists(repo, &name));
+    let made =
+        !(args.if_not_exists && args.filename.is_none() && static_delta::exists(repo, &name));
     let mut report = GenerateReport::default();
     if made {
         let progress = globals.progress();
@@ -225,7 +236,11 @@ fn generate(args: &Generate, repo: &Repository, globals: &Globals) -> Result<()>
     let mut out = ui::stdout();
     if made {
         let from = name.from.map_or("empty".to_owned(), |id| id.to_string());
-        writeln!(out, "Generating static delta:\n  From: {from}\n  To:   {}", name.to)?;
+        writeln!(
+            out,
+            "Generating static delta:\n  From: {from}\n  To:   {}",
+            name.to
+        )?;
         writeln!(
             out,
             "{}, {} in {}",
@@ -243,7 +258,11 @@ fn generate(args: &Generate, repo: &Repository, globals: &Globals) -> Result<()>
             report.whole_files,
         )?;
         if report.fallbacks > 0 {
-            writeln!(out, "{} left out, to be fetched as objects", ui::count(report.fallbacks, "file"))?;
+            writeln!(
+                out,
+                "{} left out, to be fetched as objects",
+                ui::count(report.fallbacks, "file")
+            )?;
         }
     } else {
         writeln!(out, "Delta {name} already exists.")?;
@@ -263,7 +282,9 @@ pub(super) fn begin(repo: &Repository, from: Option<&str>, to: &ObjectId) -> Res
     let parent = repo.commit(to)?.parent;
     parent.ok_or_else(|| Error::Failed {
         message: format!("commit {to} has no parent"),
-        hint: Some("say where the delta begins with --from REV, or that it holds everything with --empty"),
+        hint: Some(
+            "say where the delta begins with --from REV, or that it holds everything with --empty",
+        ),
     })
 }
 
@@ -273,10 +294,17 @@ fn options(args: &Generate) -> GenerateOptions {
     options.inline = args.inline;
     options.output = args.filename.clone();
     options.max_chunk_bytes = args.max_chunk_size.saturating_mul(MB);
-    options.max_bsdiff_bytes =
-        if args.disable_bsdiff { 0 } else { args.max_bsdiff_size.saturating_mul(MB) };
+    options.max_bsdiff_bytes = if args.disable_bsdiff {
+        0
+    } else {
+        args.max_bsdiff_size.saturating_mul(MB)
+    };
     options.min_fallback_bytes = args.min_fallback_size.saturating_mul(MB);
-    options.effort = if args.best { Effort::Best } else { Effort::Fast };
+    options.effort = if args.best {
+        Effort::Best
+    } else {
+        Effort::Fast
+    };
     options.big_endian = args.set_endianness == Endianness::Big;
     options
 }
@@ -301,7 +329,9 @@ fn list(args: &List, repo: &Repository) -> Result<()> {
             from: name.from.map(|id| id.to_string()),
             to: name.to.to_string(),
         };
-        return json::print(&ListJson { deltas: names.iter().map(listed).collect() });
+        return json::print(&ListJson {
+            deltas: names.iter().map(listed).collect(),
+        });
     }
     let mut out = ui::stdout();
     if names.is_empty() {
@@ -322,9 +352,17 @@ fn verify(args: &Verify, repo: &Repository, globals: &Globals) -> Result<()> {
     let progress = globals.progress();
     let done = static_delta::verify(repo, &find(&args.delta), &progress);
     progress.finish();
-    let VerifyReport { name, parts, objects } = done?;
+    let VerifyReport {
+        name,
+        parts,
+        objects,
+    } = done?;
     if args.json.json {
-        return json::print(&VerifyJson { name: name.to_string(), parts, objects });
+        return json::print(&VerifyJson {
+            name: name.to_string(),
+            parts,
+            objects,
+        });
     }
     let mut out = ui::stdout();
     writeln!(
@@ -350,11 +388,24 @@ fn apply(args: &ApplyOffline, repo: &Repository, globals: &Globals) -> Result<()
     let progress = globals.progress();
     let done = static_delta::apply_offline(repo, &DeltaAt::Path(&args.path), &progress);
     progress.finish();
-    let ApplyReport { name, metadata, files, made_bytes, stored_bytes } = done?;
+    let ApplyReport {
+        name,
+        metadata,
+        files,
+        made_bytes,
+        stored_bytes,
+    } = done?;
     if args.json.json {
         let from = name.from.map(|id| id.to_string());
         let commit = name.to.to_string();
-        return json::print(&ApplyJson { commit, from, metadata, files, made_bytes, stored_bytes });
+        return json::print(&ApplyJson {
+            commit,
+            from,
+            metadata,
+            files,
+            made_bytes,
+            stored_bytes,
+        });
     }
     let mut out = ui::stdout();
     writeln!(out, "{}", name.to)?;

@@ -33,8 +33,10 @@ use crate::ui::SizeSwitch;
 /// With --html, all of this is one page, with a map of where in a tree the bytes are, and what
 /// updates between the latest commits take. It needs neither the network nor any other file.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  grove stats\n  grove stats --commits\n  grove stats --json\n  \
-    grove stats --html report.html\n  grove stats --compare /srv/june /srv/july")]
+#[command(
+    after_help = "Examples:\n  grove stats\n  grove stats --commits\n  grove stats --json\n  \
+    grove stats --html report.html\n  grove stats --compare /srv/june /srv/july"
+)]
 pub struct Args {
     /// List every commit, not only the latest 12
     #[arg(long)]

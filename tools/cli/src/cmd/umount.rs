@@ -24,7 +24,11 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args, _: &Globals) -> Result<ExitCode> {
-    let how = if args.lazy { Umount::Lazy } else { Umount::Unused };
+    let how = if args.lazy {
+        Umount::Lazy
+    } else {
+        Umount::Unused
+    };
     for dir in &args.dir {
         if !clear_stale(dir)? {
             umount(dir, how).map_err(explain)?;

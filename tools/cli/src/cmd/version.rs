@@ -34,7 +34,11 @@ impl Report {
     fn new() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            build: if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            },
             target: format!("{}-linux", std::env::consts::ARCH),
             sha256: sha256_back_end(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -58,7 +62,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         writeln!(out, "sha256: {}", report.sha256)?;
         writeln!(out, "threads: {}", report.threads)?;
         let features = report.repository_features.join(", ");
-        writeln!(out, "repository format: {}, with {features}", report.repository_format)?;
+        writeln!(
+            out,
+            "repository format: {}, with {features}",
+            report.repository_format
+        )?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -74,7 +82,11 @@ fn sha256_back_end() -> &'static str {
     }
     #[cfg(target_arch = "aarch64")]
     {
-        if std::arch::is_aarch64_feature_detected!("sha2") { "armv8 sha2" } else { "soft" }
+        if std::arch::is_aarch64_feature_detected!("sha2") {
+            "armv8 sha2"
+        } else {
+            "soft"
+        }
     }
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
     {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use grove_engine::fs::replace_cache_file;
 use sha2::{Digest, Sha256};
 
 /// Coarser than the clock of any file system in use.
@@ -105,11 +106,7 @@ impl DigestTable {
         rows.truncate(MAX_ROWS);
         rows.sort_unstable();
         rows.dedup_by_key(|(stamp, _)| *stamp);
-        let name = format!("rpm-digests.{}.tmp", std::process::id());
-        let temporary = path.with_file_name(name);
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(&encode(&rows))?;
-        fs::rename(&temporary, path)
+        replace_cache_file(path, |file| file.write_all(&encode(&rows)))
     }
 }
 

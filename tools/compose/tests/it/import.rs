@@ -574,26 +574,6 @@ fn a_commit_of_packages_can_be_published() {
 }
 
 #[test]
-fn owners_come_from_a_stored_tree() {
-    let bench = Bench::new();
-    let mut stranger = item("/usr/x", FILE, b"x");
-    stranger.user = "stranger".into();
-    stranger.group = "mail".into();
-    let setup = [
-        item("/etc/passwd", FILE, b"stranger:x:1:2::/:/x\n"),
-        item("/usr/lib/passwd", FILE, b"stranger:x:777:888::/:/x\n"),
-        item("/usr/etc/group", FILE, b"mail:x:999:\n"),
-    ];
-    let setup = bench.write("setup", &Forge::new(&setup));
-    let built = bench.import(&[setup], &ImportOptions::default()).unwrap();
-    let mut options = ImportOptions::default();
-    options.owners.add_tree(&bench.repo, &built.tree).unwrap();
-    let path = bench.write("pkg", &Forge::new(&[stranger]));
-    let found = bench.walk(&bench.import(&[path], &options).unwrap());
-    assert_eq!((found["usr/x"].1, found["usr/x"].2), (777, 999));
-}
-
-#[test]
 #[ignore = "prints times, which only mean something in a release build"]
 fn times_of_importing_many_packages() {
     let bench = Bench::new();

@@ -36,7 +36,7 @@ impl Outline {
         let refs = repo.refs()?.map;
         let exported = history(repo, refs.values().copied(), None)?;
         let mut deltas = deltas::list(repo.path())?;
-        deltas.retain(|_, delta| exported.contains(&delta.to));
+        deltas.retain(|_, delta| exported.contains(&delta.name.to));
         Self::new(repo, refs, collection, &deltas)
     }
 

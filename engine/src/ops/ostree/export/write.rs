@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
@@ -148,7 +149,10 @@ impl Write for Counted<'_> {
 }
 
 fn bare(repo: &Repository, file: &FileObject, mode: RepoMode, path: &Path) -> Result<u64> {
-    let mut out = File::create_new(path).at(path)?;
+    // Nobody else reads it before it has its owner and mode.
+    let mut private = File::options();
+    private.write(true).create_new(true).mode(0o600);
+    let mut out = private.open(path).at(path)?;
     let mut pieces = Pieces::new(repo, file);
     let len = usize::try_from(file.size).unwrap_or(BUFFER).min(BUFFER);
     let mut buffer = vec![0; len];

@@ -76,10 +76,12 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Processor time of this process, or of the children that it has waited for.
 pub(super) fn cpu(who: UsageWho) -> Result<Duration> {
-    let usage = getrusage(who).map_err(|error| Error::failed(format!("cannot ask for processor time: {error}")))?;
+    let usage = getrusage(who)
+        .map_err(|error| Error::failed(format!("cannot ask for processor time: {error}")))?;
     let time = |value: TimeVal| {
         let micros = u64::try_from(value.tv_usec()).unwrap_or_default();
-        Duration::from_secs(u64::try_from(value.tv_sec()).unwrap_or_default()) + Duration::from_micros(micros)
+        Duration::from_secs(u64::try_from(value.tv_sec()).unwrap_or_default())
+            + Duration::from_micros(micros)
     };
     Ok(time(usage.user_time()) + time(usage.system_time()))
 }
@@ -88,10 +90,16 @@ pub(super) fn cpu(who: UsageWho) -> Result<Duration> {
 pub(super) fn run_measured(command: &mut Command) -> Result<Took> {
     let before = cpu(UsageWho::RUSAGE_CHILDREN)?;
     let start = Instant::now();
-    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
+    let output = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output();
     let output = output.at(command.get_program())?;
     let wall = start.elapsed().as_secs_f64();
-    let cpu = cpu(UsageWho::RUSAGE_CHILDREN)?.saturating_sub(before).as_secs_f64();
+    let cpu = cpu(UsageWho::RUSAGE_CHILDREN)?
+        .saturating_sub(before)
+        .as_secs_f64();
     match output.status.success() {
         true => Ok(Took { wall, cpu }),
         false => Err(failed(command, &output.status.to_string(), &output.stderr)),
@@ -127,7 +135,10 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such thing >&2; exit 3"]);
         let error = run_measured(&mut command).unwrap_err().to_string();
-        assert!(error.contains("no such thing") && error.contains('3'), "{error}");
+        assert!(
+            error.contains("no such thing") && error.contains('3'),
+            "{error}"
+        );
         let mut command = Command::new("sh");
         command.args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done"]);
         let took = run_measured(&mut command).unwrap();

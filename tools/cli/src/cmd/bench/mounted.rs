@@ -88,7 +88,9 @@ impl Mounted {
         let ticks: Option<Vec<u64>> = ticks.map(|text| text.parse().ok()).collect();
         match ticks.as_deref() {
             Some([user, system]) => Ok((user + system) as f64 / TICKS),
-            _ => Err(Error::failed(format!("{path} says nothing of processor time"))),
+            _ => Err(Error::failed(format!(
+                "{path} says nothing of processor time"
+            ))),
         }
     }
 

@@ -21,7 +21,11 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn is_installed() -> bool {
-        let version = Command::new(PROGRAM).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let version = Command::new(PROGRAM)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         version.is_ok_and(|status| status.success())
     }
 
@@ -29,7 +33,9 @@ impl Peer {
     pub(super) fn new(bench: &Bench<'_>) -> Result<Self> {
         let archive = bench.work.join("archive");
         let mut export = bench.grove("export");
-        export.args(["--mode=archive", "--quiet", "--depth=0", "--fsync=no"]).arg(&archive);
+        export
+            .args(["--mode=archive", "--quiet", "--depth=0", "--fsync=no"])
+            .arg(&archive);
         let commits = bench.from.iter().chain([&bench.commit]);
         export.args(commits.map(ObjectId::to_string));
         run_measured(&mut export)?;

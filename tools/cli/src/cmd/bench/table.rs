@@ -45,15 +45,24 @@ pub(super) fn report(bench: &Bench<'_>, runs: u32, rows: &[Row]) -> Report {
 /// Each step with the program that did it, and how many times the time of `grove` that is.
 pub(super) fn print(rows: &[Row]) -> Result<()> {
     let mut out = ui::stdout();
-    writeln!(out, "{:14}  {:7}  {:>9}  {:>9}  {:>9}", "Step", "Program", "Wall s", "CPU s", "CPU ratio")?;
+    writeln!(
+        out,
+        "{:14}  {:7}  {:>9}  {:>9}  {:>9}",
+        "Step", "Program", "Wall s", "CPU s", "CPU ratio"
+    )?;
     for row in rows {
-        let ours = rows.iter().find(|other| other.step == row.step && other.program == "grove");
+        let ours = rows
+            .iter()
+            .find(|other| other.step == row.step && other.program == "grove");
         let ratio = match ours.filter(|ours| ours.program != row.program && ours.took.cpu > 0.0) {
             Some(ours) => format!("{:.2}", row.took.cpu / ours.took.cpu),
             None => String::new(),
         };
         let (wall, cpu) = (row.took.wall, row.took.cpu);
-        let line = format!("{:14}  {:7}  {wall:>9.3}  {cpu:>9.3}  {ratio:>9}", row.step, row.program);
+        let line = format!(
+            "{:14}  {:7}  {wall:>9.3}  {cpu:>9.3}  {ratio:>9}",
+            row.step, row.program
+        );
         writeln!(out, "{}", line.trim_end())?;
     }
     out.flush()?;

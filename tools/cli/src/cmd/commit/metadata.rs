@@ -62,7 +62,9 @@ impl MetadataArgs {
 fn split<'p>(option: &str, pair: &'p str) -> Result<(&'p str, &'p str)> {
     match pair.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key, value)),
-        _ => Err(Error::Usage(format!("{option}: not of the form KEY=VALUE: {pair:?}"))),
+        _ => Err(Error::Usage(format!(
+            "{option}: not of the form KEY=VALUE: {pair:?}"
+        ))),
     }
 }
 
@@ -71,6 +73,8 @@ fn kept(repo: &Repository, parent: Option<ObjectId>, key: &str) -> Result<Varian
         parent.ok_or_else(|| Error::Usage("--keep-metadata: there is no parent".into()))?;
     let commit = repo.commit(&parent)?;
     commit.metadata.get(key).cloned().ok_or_else(|| {
-        Error::failed(format!("--keep-metadata: the parent {parent} has no key {key:?}"))
+        Error::failed(format!(
+            "--keep-metadata: the parent {parent} has no key {key:?}"
+        ))
     })
 }

@@ -84,7 +84,10 @@ pub fn add(
     let digests = DigestTable::load(&cache);
     let imported = import_packages(txn, paths, &options, &digests, monitor)?;
     if let Err(error) = digests.store() {
-        monitor.warn(&format!("{}: digests were not kept: {error}", cache.display()));
+        monitor.warn(&format!(
+            "{}: digests were not kept: {error}",
+            cache.display()
+        ));
     }
     let merged = merge_packages(txn.repository(), tree, &imported)?;
     let skipped = |count: fn(&ImportedPackage) -> u64| imported.iter().map(count).sum::<u64>();

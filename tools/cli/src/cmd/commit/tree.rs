@@ -68,8 +68,14 @@ pub fn build(
     if let Some(base) = &args.base {
         add_ref(repo, tree, &repo.resolve_rev(base)?)?;
     }
-    let single = [Source::Dir(args.path.clone().unwrap_or_else(|| PathBuf::from(".")))];
-    let sources = if args.tree.is_empty() { &single[..] } else { &args.tree };
+    let single = [Source::Dir(
+        args.path.clone().unwrap_or_else(|| PathBuf::from(".")),
+    )];
+    let sources = if args.tree.is_empty() {
+        &single[..]
+    } else {
+        &args.tree
+    };
     let options = args.source_options();
     let mut found = Found::default();
     let mut set: Vec<PathBuf> = Vec::new();

@@ -65,7 +65,11 @@ pub(super) fn find(
     monitor: &dyn Monitor,
 ) -> Result<Vec<Change>> {
     let mut events = report.events();
-    events.retain(|event| event.aspects().is_none_or(|found| found.content || found.kind));
+    events.retain(|event| {
+        event
+            .aspects()
+            .is_none_or(|found| found.content || found.kind)
+    });
     let read = |info: Option<&Info>| -> Result<Option<Facts>> {
         if monitor.is_cancelled() {
             return Err(Engine::Cancelled.into());
@@ -79,7 +83,10 @@ pub(super) fn find(
             monitor.advance(Phase::Scan, 1);
             Ok(Change {
                 path: event.path().to_owned(),
-                from: event.from.filter(|_| event.moved.is_some()).map(|from| from.path.clone()),
+                from: event
+                    .from
+                    .filter(|_| event.moved.is_some())
+                    .map(|from| from.path.clone()),
                 before: read(event.before())?,
                 after: read(event.after())?,
             })
@@ -155,7 +162,9 @@ fn read<E: FileHeader<Endian = Endianness>>(data: &ReadCache<Paged<'_>>) -> obje
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut facts = Facts::default();
     for section in sections.iter() {
-        let Some(mut notes) = section.notes(endian, data)? else { continue };
+        let Some(mut notes) = section.notes(endian, data)? else {
+            continue;
+        };
         while let Some(note) = notes.next()? {
             if note.name() == elf::ELF_NOTE_GNU && note.n_type(endian) == elf::NT_GNU_BUILD_ID {
                 let digits = note.desc().iter().map(|byte| format!("{byte:02x}"));
@@ -182,7 +191,8 @@ fn read<E: FileHeader<Endian = Endianness>>(data: &ReadCache<Paged<'_>>) -> obje
         }
         let mut name = text(name);
         if let Some(versions) = &versions
-            && let Some(version) = versions.version(versions.version_index(endian, index).index())?
+            && let Some(version) =
+                versions.version(versions.version_index(endian, index).index())?
         {
             name = format!("{name}@{}", text(version.name()));
         }
@@ -204,7 +214,13 @@ struct Paged<'r> {
 
 impl<'r> Paged<'r> {
     fn new(content: Content<'r>) -> Self {
-        Self { content, position: 0, page: Vec::new(), page_start: 0, failed: None }
+        Self {
+            content,
+            position: 0,
+            page: Vec::new(),
+            page_start: 0,
+            failed: None,
+        }
     }
 }
 
@@ -248,15 +264,35 @@ impl Seek for Paged<'_> {
 /// Prints a paragraph for each file.
 pub(super) fn print(out: &mut dyn Write, changes: &[Change]) -> Result<()> {
     for change in changes {
-        let from = change.from.as_ref().map(|from| format!("{} -> ", ui::printable(from)));
-        writeln!(out, "{}{}", from.unwrap_or_default(), ui::printable(&change.path))?;
-        let Row { soname_before, soname_after, build_id_before, build_id_after, .. } = row(change);
+        let from = change
+            .from
+            .as_ref()
+            .map(|from| format!("{} -> ", ui::printable(from)));
+        writeln!(
+            out,
+            "{}{}",
+            from.unwrap_or_default(),
+            ui::printable(&change.path)
+        )?;
+        let Row {
+            soname_before,
+            soname_after,
+            build_id_before,
+            build_id_after,
+            ..
+        } = row(change);
         value(out, "soname", soname_before, soname_after)?;
         value(out, "build ID", build_id_before, build_id_after)?;
         let none = BTreeSet::new();
         let lists = |of: fn(&Facts) -> &BTreeSet<String>| {
-            let (before, after) = (change.before.as_ref().map(of), change.after.as_ref().map(of));
-            (before.unwrap_or(&none).clone(), after.unwrap_or(&none).clone())
+            let (before, after) = (
+                change.before.as_ref().map(of),
+                change.after.as_ref().map(of),
+            );
+            (
+                before.unwrap_or(&none).clone(),
+                after.unwrap_or(&none).clone(),
+            )
         };
         let (before, after) = lists(|facts| &facts.needed);
         set(out, "needed", &before, &after, usize::MAX)?;
@@ -286,17 +322,29 @@ fn set(
     after: &BTreeSet<String>,
     named: usize,
 ) -> Result<()> {
-    for (sign, list) in [('-', before.difference(after)), ('+', after.difference(before))] {
+    for (sign, list) in [
+        ('-', before.difference(after)),
+        ('+', after.difference(before)),
+    ] {
         let list: Vec<&String> = list.collect();
         if list.is_empty() {
             continue;
         }
-        let names: Vec<String> = list.iter().take(named).map(|name| ui::printable(name)).collect();
+        let names: Vec<String> = list
+            .iter()
+            .take(named)
+            .map(|name| ui::printable(name))
+            .collect();
         let more = match list.len().saturating_sub(named) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        writeln!(out, "    {name:<9} {sign}{}: {}{more}", list.len(), names.join(", "))?;
+        writeln!(
+            out,
+            "    {name:<9} {sign}{}: {}{more}",
+            list.len(),
+            names.join(", ")
+        )?;
     }
     Ok(())
 }

@@ -112,7 +112,9 @@ pub(super) fn print(
     };
     let directories = || {
         let sums = report.by_directory(args.depth);
-        sums.iter().map(|(dir, totals)| (dir.clone(), totals.into())).collect()
+        sums.iter()
+            .map(|(dir, totals)| (dir.clone(), totals.into()))
+            .collect()
     };
     json::print(&Report {
         from: from.to_owned(),
@@ -121,7 +123,10 @@ pub(super) fn print(
         changes: report.events().iter().map(row).collect(),
         directories: args.stat.then(directories),
         packages: found.packages.as_ref().map(packages::report),
-        elf: found.elf.as_ref().map(|found| found.iter().map(elf::row).collect()),
+        elf: found
+            .elf
+            .as_ref()
+            .map(|found| found.iter().map(elf::row).collect()),
         patch: args.patch.then(patch).transpose()?,
     })
 }
@@ -137,7 +142,11 @@ fn row(event: &Event<'_>) -> Row {
             (found.label, "label"),
             (found.xattrs, "xattrs"),
         ];
-        aspects.extend(all.iter().filter(|(changed, _)| *changed).map(|(_, name)| *name));
+        aspects.extend(
+            all.iter()
+                .filter(|(changed, _)| *changed)
+                .map(|(_, name)| *name),
+        );
     }
     let moved = event.moved.map(|moved| moved.by);
     Row {
@@ -148,7 +157,10 @@ fn row(event: &Event<'_>) -> Row {
             (None, _) => "added",
         },
         path: event.path().to_owned(),
-        moved_from: event.from.filter(|_| moved.is_some()).map(|from| from.path.clone()),
+        moved_from: event
+            .from
+            .filter(|_| moved.is_some())
+            .map(|from| from.path.clone()),
         moved_by: moved.map(|by| match by {
             MovedBy::Content => "content",
             MovedBy::Version => "version",

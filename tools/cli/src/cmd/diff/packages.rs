@@ -78,12 +78,7 @@ impl Package {
 
 /// Compares the packages of two trees and gives each change to its package: the one that has the
 /// path now, or had it before.
-pub(super) fn find(
-    repo: &Repository,
-    a: &Tree,
-    b: &Tree,
-    report: &DiffReport,
-) -> Result<Packages> {
+pub(super) fn find(repo: &Repository, a: &Tree, b: &Tree, report: &DiffReport) -> Result<Packages> {
     let (a, b) = (inventory(repo, a)?, inventory(repo, b)?);
     if a.packages().is_empty() && b.packages().is_empty() {
         return Err(Error::Failed {
@@ -97,10 +92,22 @@ pub(super) fn find(
     let (mut rows, row_of) = pair(a.packages(), b.packages());
     let mut nobodys = Totals::default();
     for event in report.events() {
-        let after = event.to.and_then(|to| b.owner(&to.path)).map(|at| &b.packages()[at]);
-        let before = || event.from.and_then(|from| a.owner(&from.path)).map(|at| &a.packages()[at]);
-        let owner = after.map(|owner| (owner, true)).or_else(|| Some((before()?, false)));
-        let row = owner.and_then(|owner| row_of.get(&owner)).and_then(|at| rows.get_mut(*at));
+        let after = event
+            .to
+            .and_then(|to| b.owner(&to.path))
+            .map(|at| &b.packages()[at]);
+        let before = || {
+            event
+                .from
+                .and_then(|from| a.owner(&from.path))
+                .map(|at| &a.packages()[at])
+        };
+        let owner = after
+            .map(|owner| (owner, true))
+            .or_else(|| Some((before()?, false)));
+        let row = owner
+            .and_then(|owner| row_of.get(&owner))
+            .and_then(|at| rows.get_mut(*at));
         row.map_or(&mut nobodys, |row| &mut row.totals).add(&event);
     }
     rows.retain(|row| row.fate() != Fate::Same || row.totals.events() > 0);
@@ -132,8 +139,9 @@ fn pair<'p>(a: &'p [Installed], b: &'p [Installed]) -> (Vec<Package>, RowOf<'p>)
     }
     let (mut rows, mut row_of) = (Vec::new(), HashMap::new());
     for ((name, arch), [before, after]) in names {
-        let (common, mut before): (Vec<_>, Vec<_>) =
-            before.into_iter().partition(|package| after.contains(package));
+        let (common, mut before): (Vec<_>, Vec<_>) = before
+            .into_iter()
+            .partition(|package| after.contains(package));
         let mut after: Vec<_> = after.into_iter().filter(|p| !common.contains(p)).collect();
         for list in [&mut before, &mut after] {
             list.sort_by(|a, b| compare_versions(&a.version, &b.version));
@@ -142,7 +150,9 @@ fn pair<'p>(a: &'p [Installed], b: &'p [Installed]) -> (Vec<Package>, RowOf<'p>)
             .map(|at| (before.get(at).copied(), after.get(at).copied()));
         for (before, after) in common.iter().map(|p| (Some(*p), Some(*p))).chain(others) {
             let sides = [(before, false), (after, true)];
-            let known = sides.iter().filter_map(|(package, side)| Some(((*package)?, *side)));
+            let known = sides
+                .iter()
+                .filter_map(|(package, side)| Some(((*package)?, *side)));
             row_of.extend(known.map(|package| (package, rows.len())));
             rows.push(Package {
                 name: name.to_owned(),
@@ -171,7 +181,13 @@ pub(super) fn print(out: &mut dyn Write, found: &Packages, sizes: SizeSwitch) ->
         }
         writeln!(out, "{title}:")?;
         for row in rows {
-            let Package { name, before, after, arch, totals } = row;
+            let Package {
+                name,
+                before,
+                after,
+                arch,
+                totals,
+            } = row;
             let name = match (before, after) {
                 (Some(before), Some(after)) if before != after => {
                     format!("{name} {before} -> {after}")

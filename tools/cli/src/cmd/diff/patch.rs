@@ -35,11 +35,17 @@ pub(super) fn print(
     colour: bool,
 ) -> Result<()> {
     let mut events = report.events();
-    events.retain(|event| event.aspects().is_none_or(|found| found.content || found.kind));
+    events.retain(|event| {
+        event
+            .aspects()
+            .is_none_or(|found| found.content || found.kind)
+    });
     events.sort_by_key(|event| event.path());
     for batch in events.chunks(BATCH) {
-        let texts: Vec<Result<String>> =
-            batch.par_iter().map(|event| hunks(repo, event, colour)).collect();
+        let texts: Vec<Result<String>> = batch
+            .par_iter()
+            .map(|event| hunks(repo, event, colour))
+            .collect();
         for text in texts {
             out.write_all(text?.as_bytes())?;
         }
@@ -62,7 +68,9 @@ fn hunks(repo: &Repository, event: &Event<'_>, colour: bool) -> Result<String> {
         }
         (old, new) => (old.into_text(), new.into_text()),
     };
-    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(&old, &new);
+    let diff = TextDiff::configure()
+        .timeout(PATIENCE)
+        .diff_lines(&old, &new);
     let text = diff.unified_diff().header(&old_name, &new_name).to_string();
     Ok(if colour { coloured(&text) } else { text })
 }

@@ -59,7 +59,11 @@ fn list(out: &mut dyn Write, report: &DiffReport, args: &Args, colour: bool) -> 
             let from = from.map(|from| format!("{} -> ", ui::printable(&from.path)));
             let path = ui::printable(event.path());
             let details = details(&event, args.sizes);
-            writeln!(out, "{letter}    {}{path}  {details}", from.unwrap_or_default())?;
+            writeln!(
+                out,
+                "{letter}    {}{path}  {details}",
+                from.unwrap_or_default()
+            )?;
         }
         return Ok(());
     }
@@ -122,7 +126,9 @@ fn details(event: &Event<'_>, sizes: SizeSwitch) -> String {
         (Some(only), None) | (None, Some(only)) => return present(only, sizes),
         (None, None) => return String::new(),
     };
-    let Some(aspects) = event.aspects() else { return String::new() };
+    let Some(aspects) = event.aspects() else {
+        return String::new();
+    };
     let mut parts = Vec::new();
     match event.moved.map(|moved| moved.by) {
         Some(MovedBy::Content) => parts.push("same content".into()),
@@ -139,10 +145,18 @@ fn details(event: &Event<'_>, sizes: SizeSwitch) -> String {
     } else if aspects.content && a.size == b.size {
         parts.push(format!("content {}", sizes.show(a.size)));
     } else if aspects.content {
-        parts.push(format!("content {} -> {}", sizes.show(a.size), sizes.show(b.size)));
+        parts.push(format!(
+            "content {} -> {}",
+            sizes.show(a.size),
+            sizes.show(b.size)
+        ));
     }
     if aspects.mode {
-        parts.push(format!("mode {:04o} -> {:04o}", a.mode & 0o7777, b.mode & 0o7777));
+        parts.push(format!(
+            "mode {:04o} -> {:04o}",
+            a.mode & 0o7777,
+            b.mode & 0o7777
+        ));
     }
     if aspects.owner {
         parts.push(format!("owner {}:{} -> {}:{}", a.uid, a.gid, b.uid, b.gid));
@@ -167,7 +181,9 @@ fn xattrs(a: &Xattrs, b: &Xattrs) -> String {
     let mut names: Vec<&[u8]> = a.iter().chain(b.iter()).map(|(name, _)| name).collect();
     names.sort_unstable();
     names.dedup();
-    let changed = names.iter().filter(|name| **name != LABEL && a.get(name) != b.get(name));
+    let changed = names
+        .iter()
+        .filter(|name| **name != LABEL && a.get(name) != b.get(name));
     let marked = changed.map(|name| {
         let mark = match (a.get(name), b.get(name)) {
             (None, _) => '+',
@@ -177,11 +193,23 @@ fn xattrs(a: &Xattrs, b: &Xattrs) -> String {
         format!(" {mark}{}", ui::printable(&String::from_utf8_lossy(name)))
     });
     let marked: String = marked.collect();
-    if marked.is_empty() { " in another order".into() } else { marked }
+    if marked.is_empty() {
+        " in another order".into()
+    } else {
+        marked
+    }
 }
 
 fn totals(out: &mut dyn Write, totals: &Totals, sizes: SizeSwitch) -> Result<()> {
-    let Totals { modified, modified_content, removed, added, moved, moved_content, .. } = totals;
+    let Totals {
+        modified,
+        modified_content,
+        removed,
+        added,
+        moved,
+        moved_content,
+        ..
+    } = totals;
     writeln!(
         out,
         "Modified:  {modified} ({modified_content} in content, {} -> {}; {} in metadata only)",
@@ -189,8 +217,16 @@ fn totals(out: &mut dyn Write, totals: &Totals, sizes: SizeSwitch) -> Result<()>
         sizes.show(totals.modified_after_bytes),
         modified - modified_content,
     )?;
-    writeln!(out, "Removed:   {removed} ({})", sizes.show(totals.removed_bytes))?;
-    writeln!(out, "Added:     {added} ({})", sizes.show(totals.added_bytes))?;
+    writeln!(
+        out,
+        "Removed:   {removed} ({})",
+        sizes.show(totals.removed_bytes)
+    )?;
+    writeln!(
+        out,
+        "Added:     {added} ({})",
+        sizes.show(totals.added_bytes)
+    )?;
     if *moved > 0 {
         writeln!(
             out,
@@ -224,7 +260,13 @@ fn directories(out: &mut dyn Write, report: &DiffReport, args: &Args) -> Result<
         "\n{modified:>8} {removed:>8} {added:>8} {moved:>8} {before:>10} {after:>10}  directory"
     )?;
     for (dir, totals) in rows.iter().take(DIRECTORIES) {
-        let Totals { modified, removed, added, moved, .. } = totals;
+        let Totals {
+            modified,
+            removed,
+            added,
+            moved,
+            ..
+        } = totals;
         let (before, after) = (totals.before_bytes(), totals.after_bytes());
         let (before, after) = (args.sizes.show(before), args.sizes.show(after));
         let dir = ui::printable(dir);
@@ -235,7 +277,11 @@ fn directories(out: &mut dyn Write, report: &DiffReport, args: &Args) -> Result<
     }
     if rows.len() > DIRECTORIES {
         let more = (rows.len() - DIRECTORIES) as u64;
-        writeln!(out, "and {} with fewer changes", ui::count(more, "directory"))?;
+        writeln!(
+            out,
+            "and {} with fewer changes",
+            ui::count(more, "directory")
+        )?;
     }
     Ok(())
 }

@@ -48,7 +48,11 @@ pub fn start_daemon(repository: &Path) -> Result<(), Failed> {
 pub fn start_private(job: &Job, globals: &Globals) -> Result<(), Failed> {
     start(&mut |command| {
         command.arg("--repo").arg(globals.repo_path());
-        command.args(job.options.to_args()).arg("--").args(&job.rev).arg(&job.dir);
+        command
+            .args(job.options.to_args())
+            .arg("--")
+            .args(&job.rev)
+            .arg(&job.dir);
     })
 }
 
@@ -58,7 +62,10 @@ fn start(arguments: &mut dyn FnMut(&mut Command)) -> Result<(), Failed> {
     let mut command = Command::new(&program);
     command.args(["mount", "--serve"]).envs(ALLOCATOR);
     arguments(&mut command);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().at(&program).map_err(fail)?;
     if is_ready(&mut child) {
         return Ok(());
@@ -68,14 +75,22 @@ fn start(arguments: &mut dyn FnMut(&mut Command)) -> Result<(), Failed> {
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_end(&mut words).at(&program).map_err(fail)?;
     }
-    io::stderr().write_all(&words).at("standard error").map_err(fail)?;
+    io::stderr()
+        .write_all(&words)
+        .at("standard error")
+        .map_err(fail)?;
     let code = child.wait().at(&program).map_err(fail)?.code();
-    let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED);
+    let code = code
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(exit::FAILED);
     Err(Failed::Told(ExitCode::from(code)))
 }
 
 fn is_ready(child: &mut Child) -> bool {
     let mut answer = vec![0; READY.len()];
-    let read = child.stdout.take().map(|mut stdout| stdout.read_exact(&mut answer));
+    let read = child
+        .stdout
+        .take()
+        .map(|mut stdout| stdout.read_exact(&mut answer));
     matches!(read, Some(Ok(()))) && answer == READY
 }

@@ -109,16 +109,26 @@ fn run_with(args: &Args) -> Result<bool> {
     }
     options.all |= rev.is_none();
     if options.all && rev.is_some() {
-        return Err(Error::Usage("the option all and a commit exclude each other".to_owned()));
+        return Err(Error::Usage(
+            "the option all and a commit exclude each other".to_owned(),
+        ));
     }
     if args.fake {
         return Ok(true);
     }
-    let globals = Globals { repo: Some(repo.clone()), verbose: args.verbose, ..Globals::default() };
+    let globals = Globals {
+        repo: Some(repo.clone()),
+        verbose: args.verbose,
+        ..Globals::default()
+    };
     if env::var_os(UNDER_SYSTEMD).is_some() && !has_daemon(&repo) {
         options.private = true;
     }
-    let job = Job { rev, dir: args.dir.clone(), options };
+    let job = Job {
+        rev,
+        dir: args.dir.clone(),
+        options,
+    };
     Ok(is_there(&job, &globals) || mount(&job, &globals)? == ExitCode::SUCCESS)
 }
 
@@ -139,13 +149,19 @@ fn has_daemon(repo: &Path) -> bool {
 /// Whether the same is mounted there already: `mount --all` tries again what it does not recognise.
 fn is_there(job: &Job, globals: &Globals) -> bool {
     let look = || -> Result<bool> {
-        let dir = job.dir.canonicalize().map_err(|_| MountError::NotMounted { path: job.dir.clone() })?;
+        let dir = job.dir.canonicalize().map_err(|_| MountError::NotMounted {
+            path: job.dir.clone(),
+        })?;
         let Some(there) = mounts()?.into_iter().rfind(|mount| mount.point == dir) else {
             return Ok(false);
         };
         let repo = globals.repository()?;
         let path = Place::of(&globals.repo_path())?;
-        let commit = job.rev.as_deref().map(|rev| repo.resolve_rev(rev)).transpose()?;
+        let commit = job
+            .rev
+            .as_deref()
+            .map(|rev| repo.resolve_rev(rev))
+            .transpose()?;
         Ok(there.repository == path.repository()
             && there.commit == commit
             && there.path.as_os_str().is_empty()
@@ -161,7 +177,10 @@ mod tests {
     #[test]
     fn a_helper_is_called_by_its_name_wherever_that_stands() {
         for (line, helper) in [
-            ("/sbin/mount.fuse.grove a b", Some("/sbin/mount.fuse.grove a b")),
+            (
+                "/sbin/mount.fuse.grove a b",
+                Some("/sbin/mount.fuse.grove a b"),
+            ),
             ("grove mount.fuse.grove a", Some("mount.fuse.grove a")),
             ("mount.grove", Some("mount.grove")),
             ("grove mount mount.grove", None),

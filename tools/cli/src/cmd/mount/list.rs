@@ -31,7 +31,9 @@ struct Row {
 pub fn run(json: JsonSwitch) -> Result<ExitCode> {
     let mounts = mounts()?;
     if json.json {
-        json::print(&Report { mounts: mounts.iter().map(row).collect() })?;
+        json::print(&Report {
+            mounts: mounts.iter().map(row).collect(),
+        })?;
     } else {
         let mut out = ui::stdout();
         for mount in &mounts {

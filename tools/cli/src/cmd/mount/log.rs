@@ -38,7 +38,10 @@ struct Recent {
 impl Log {
     /// Writes to a file, or with `None` to standard error.
     pub fn new(file: Option<PathBuf>) -> Self {
-        Self { file, recent: Mutex::default() }
+        Self {
+            file,
+            recent: Mutex::default(),
+        }
     }
 
     /// Tells of an error; there is nowhere to tell of failing to do so.
@@ -78,11 +81,17 @@ impl Recent {
     /// The lines to write for one that comes at this time.
     fn admit(&mut self, text: &str, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
-        if self.since.is_none_or(|since| now.duration_since(since) >= PERIOD) {
+        if self
+            .since
+            .is_none_or(|since| now.duration_since(since) >= PERIOD)
+        {
             if self.left_out > 0 {
                 lines.push(format!("{} more errors were left out", self.left_out));
             }
-            *self = Self { since: Some(now), ..Self::default() };
+            *self = Self {
+                since: Some(now),
+                ..Self::default()
+            };
         }
         if self.lines.len() < LINES && self.lines.insert(text.to_owned()) {
             lines.push(text.to_owned());

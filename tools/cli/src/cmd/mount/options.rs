@@ -51,9 +51,28 @@ impl Default for Options {
 
 /// What /etc/fstab says to others than the file system, and what is so anyway.
 const IGNORED: [&str; 22] = [
-    "defaults", "ro", "rw", "auto", "noauto", "nofail", "user", "nouser", "users", "owner", "group",
-    "_netdev", "noatime", "atime", "relatime", "norelatime", "nodiratime", "diratime", "sync",
-    "async", "lazytime", "default_permissions",
+    "defaults",
+    "ro",
+    "rw",
+    "auto",
+    "noauto",
+    "nofail",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "_netdev",
+    "noatime",
+    "atime",
+    "relatime",
+    "norelatime",
+    "nodiratime",
+    "diratime",
+    "sync",
+    "async",
+    "lazytime",
+    "default_permissions",
 ];
 
 impl Options {
@@ -116,7 +135,8 @@ impl Options {
         let set = flags.into_iter().filter(|(on, _)| *on);
         let files = [("--record", &self.record), ("--prefetch", &self.prefetch)];
         let files = files.map(|(flag, file)| Some([flag.into(), file.clone()?.into_os_string()]));
-        set.map(|(_, flag)| flag.into()).chain(files.into_iter().flatten().flatten())
+        set.map(|(_, flag)| flag.into())
+            .chain(files.into_iter().flatten().flatten())
     }
 }
 
@@ -127,9 +147,13 @@ mod tests {
     #[test]
     fn options_of_fstab_are_understood() {
         let mut options = Options::default();
-        options.add("defaults,ro,nofail,x-systemd.automount,comment=x").unwrap();
+        options
+            .add("defaults,ro,nofail,x-systemd.automount,comment=x")
+            .unwrap();
         assert_eq!(options, Options::default());
-        options.add("allow_suid,dev,noexec,private,noxattrs,overlay=/u").unwrap();
+        options
+            .add("allow_suid,dev,noexec,private,noxattrs,overlay=/u")
+            .unwrap();
         options.add("nodev,,allow_other,unique_inodes").unwrap();
         let expected = Options {
             all: false,
@@ -145,7 +169,13 @@ mod tests {
         let attrs = options.attrs;
         assert_eq!((attrs.suid, attrs.dev, attrs.exec), (true, false, false));
         let args: Vec<_> = options.to_args().collect();
-        let expected = ["--allow-other", "--no-xattrs", "--unique-inodes", "--suid", "--no-exec"];
+        let expected = [
+            "--allow-other",
+            "--no-xattrs",
+            "--unique-inodes",
+            "--suid",
+            "--no-exec",
+        ];
         assert_eq!(args, expected);
     }
 

@@ -41,12 +41,16 @@ pub fn run(dir: Option<&Path>, json: JsonSwitch, globals: &Globals) -> Result<Ex
     };
     let dirs = |session: &SessionReport| -> Vec<String> {
         let here = all.iter().filter(|mount| mount.device == session.device);
-        here.map(|mount| mount.point.display().to_string()).collect()
+        here.map(|mount| mount.point.display().to_string())
+            .collect()
     };
     if json.json {
         let row = |session| row(session, dirs(session));
         let repository = repository.display().to_string();
-        json::print(&Report { repository, sessions: sessions.iter().map(row).collect() })?;
+        json::print(&Report {
+            repository,
+            sessions: sessions.iter().map(row).collect(),
+        })?;
     } else {
         let mut out = ui::stdout();
         for session in &sessions {
@@ -74,7 +78,10 @@ fn of_mount(dir: &Path, all: &[MountInfo]) -> Result<(PathBuf, Vec<SessionReport
     }
     match sessions.is_empty() {
         false => Ok((mount.repository.clone(), sessions)),
-        true => Err(Error::failed(format!("the server of {} does not answer", mount.point.display()))),
+        true => Err(Error::failed(format!(
+            "the server of {} does not answer",
+            mount.point.display()
+        ))),
     }
 }
 
@@ -86,8 +93,14 @@ fn of_repository(globals: &Globals, all: &[MountInfo]) -> Result<(PathBuf, Vec<S
         return Err(Error::failed("the repository cannot be found"));
     };
     let mut sessions = shared_stats(&place)?;
-    for mount in all.iter().filter(|mount| mount.repository == place.repository()) {
-        if sessions.iter().all(|session| session.device != mount.device) {
+    for mount in all
+        .iter()
+        .filter(|mount| mount.repository == place.repository())
+    {
+        if sessions
+            .iter()
+            .all(|session| session.device != mount.device)
+        {
             sessions.extend(private_stats(mount.device)?);
         }
     }
@@ -102,7 +115,11 @@ fn row(session: &SessionReport, dirs: Vec<String>) -> Row<'_> {
         shared: session.shared,
         xattrs: session.xattrs,
         dirs,
-        figures: session.figures.iter().map(|(name, value)| (name.as_str(), *value)).collect(),
+        figures: session
+            .figures
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
+            .collect(),
     }
 }
 
@@ -112,8 +129,18 @@ fn print(out: &mut impl Write, session: &SessionReport, dirs: &[String]) -> Resu
         dirs => ui::printable(&dirs.join(", ")),
     };
     let kind = if session.shared { "shared" } else { "private" };
-    writeln!(out, "{at} ({kind}, process {}, device {})", session.pid, device(session.device))?;
-    let width = session.figures.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    writeln!(
+        out,
+        "{at} ({kind}, process {}, device {})",
+        session.pid,
+        device(session.device)
+    )?;
+    let width = session
+        .figures
+        .iter()
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or(0);
     for (name, value) in &session.figures {
         writeln!(out, "  {name:width$}  {value:>12}")?;
     }

@@ -12,8 +12,15 @@ use crate::json::{self, JsonSwitch};
 use crate::ui;
 
 /// Names of operations, in the order in which they are counted.
-const OPERATIONS: [&str; 7] =
-    ["openspliceclose", "open", "write", "setread", "unsetread", "close", "bspatch"];
+const OPERATIONS: [&str; 7] = [
+    "openspliceclose",
+    "open",
+    "write",
+    "setread",
+    "unsetread",
+    "close",
+    "bspatch",
+];
 
 /// Say what a delta holds
 #[derive(Debug, clap::Args)]
@@ -109,30 +116,63 @@ fn sum(info: &DeltaInfo, of: impl Fn(&PartInfo) -> u64) -> u64 {
 fn print(out: &mut impl Write, given: &str, info: &DeltaInfo) -> Result<()> {
     writeln!(out, "Delta: {given}")?;
     writeln!(out, "Signed: {}", if info.signed { "yes" } else { "no" })?;
-    let from = info.name.from.map_or(" <scratch>".to_owned(), |id| format!(": {id}"));
+    let from = info
+        .name
+        .from
+        .map_or(" <scratch>".to_owned(), |id| format!(": {id}"));
     writeln!(out, "From{from}\nTo: {}", info.name.to)?;
     writeln!(out, "Endianness: {}", endianness(info))?;
     writeln!(out, "Timestamp: {}", info.timestamp)?;
     writeln!(out, "Number of parents: 0")?;
     writeln!(out, "Number of fallback entries: {}", info.fallbacks)?;
     writeln!(out, "Total Fallback Size: {}", twice(info.fallback_size))?;
-    writeln!(out, "Total Fallback Uncompressed Size: {}", twice(info.fallback_made_size))?;
+    writeln!(
+        out,
+        "Total Fallback Uncompressed Size: {}",
+        twice(info.fallback_made_size)
+    )?;
     writeln!(out, "Number of parts: {}", info.parts.len())?;
     for (n, part) in info.parts.iter().enumerate() {
-        let PartInfo { objects, size, made_size, modes, xattrs, blob_size, ops_size, ops } = part;
-        writeln!(out, "PartMeta{n}: nobjects={objects} size={size} usize={made_size}")?;
+        let PartInfo {
+            objects,
+            size,
+            made_size,
+            modes,
+            xattrs,
+            blob_size,
+            ops_size,
+            ops,
+        } = part;
+        writeln!(
+            out,
+            "PartMeta{n}: nobjects={objects} size={size} usize={made_size}"
+        )?;
         writeln!(
             out,
             "PartPayload{n}: nmodes={modes} nxattrs={xattrs} blobsize={blob_size} opsize={ops_size}"
         )?;
-        let counts = OPERATIONS.iter().zip(ops).map(|(name, count)| format!("{name}={count}"));
-        writeln!(out, "PartPayloadOps{n}: {}", counts.collect::<Vec<_>>().join(" "))?;
+        let counts = OPERATIONS
+            .iter()
+            .zip(ops)
+            .map(|(name, count)| format!("{name}={count}"));
+        writeln!(
+            out,
+            "PartPayloadOps{n}: {}",
+            counts.collect::<Vec<_>>().join(" ")
+        )?;
     }
-    let (size, made) = (sum(info, |part| part.size), sum(info, |part| part.made_size));
+    let (size, made) = (
+        sum(info, |part| part.size),
+        sum(info, |part| part.made_size),
+    );
     writeln!(out, "Total Part Size: {}", twice(size))?;
     writeln!(out, "Total Part Uncompressed Size: {}", twice(made))?;
     writeln!(out, "Total Size: {}", twice(size + info.fallback_size))?;
-    writeln!(out, "Total Uncompressed Size: {}", twice(made + info.fallback_made_size))?;
+    writeln!(
+        out,
+        "Total Uncompressed Size: {}",
+        twice(made + info.fallback_made_size)
+    )?;
     Ok(())
 }
 

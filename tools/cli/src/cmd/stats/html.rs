@@ -103,7 +103,10 @@ mod tests {
             tree: vec![Row::from(&row)],
         };
         let page = page(&data).unwrap();
-        assert_eq!(page.matches("</script>").count(), PAGE.matches("</script>").count());
+        assert_eq!(
+            page.matches("</script>").count(),
+            PAGE.matches("</script>").count()
+        );
         assert!(page.contains("\\u003c/script>"), "the name is there");
         assert!(!page.contains(PLACE));
     }

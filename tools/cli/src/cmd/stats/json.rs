@@ -62,7 +62,7 @@ struct Ref {
 #[derive(Debug, Serialize)]
 struct Commit {
     commit: String,
-    timestamp: String,
+    date: String,
     subject: String,
     refs: Vec<String>,
     files: u64,
@@ -141,7 +141,7 @@ fn of_ref(row: &RefStats) -> Ref {
 fn of_commit(row: &CommitStats) -> Commit {
     Commit {
         commit: row.commit.to_string(),
-        timestamp: time::iso(row.timestamp),
+        date: time::iso(row.timestamp),
         subject: row.subject.clone(),
         refs: row.refs.clone(),
         files: row.totals.files,

@@ -51,8 +51,18 @@ fn summary(out: &mut Out, found: &StatsReport, sizes: SizeSwitch) -> Result<()> 
         logical => format!("  ({} of logical)", percent(bytes, logical)),
     };
     writeln!(out, "Logical:   {}", sizes.show(totals.logical_bytes))?;
-    writeln!(out, "Unique:    {}{}", sizes.show(found.unique_bytes), part(found.unique_bytes))?;
-    writeln!(out, "Stored:    {}{}", sizes.show(found.stored_bytes), part(found.stored_bytes))?;
+    writeln!(
+        out,
+        "Unique:    {}{}",
+        sizes.show(found.unique_bytes),
+        part(found.unique_bytes)
+    )?;
+    writeln!(
+        out,
+        "Stored:    {}{}",
+        sizes.show(found.stored_bytes),
+        part(found.stored_bytes)
+    )?;
     writeln!(
         out,
         "           of that metadata {}, unreachable {}",
@@ -75,19 +85,39 @@ fn savings(out: &mut Out, saved: &Savings, logical: u64, sizes: SizeSwitch) -> R
     let sample = saved.sample.sampled;
     let about = match sample.entries {
         0 => String::new(),
-        n => format!(" (estimated from {n} contents of {})", sizes.show(sample.raw_bytes)),
+        n => format!(
+            " (estimated from {n} contents of {})",
+            sizes.show(sample.raw_bytes)
+        ),
     };
     let rows = [
         (saved.file_dedup, "equal files, stored once", ""),
-        (saved.header_split, "equal contents under other owners, modes or labels", ""),
+        (
+            saved.header_split,
+            "equal contents under other owners, modes or labels",
+            "",
+        ),
         (saved.chunking, "equal chunks of contents", ""),
         (saved.compression, "compression", ""),
         (saved.grouping, "grouping small contents", about.as_str()),
-        (saved.deltas, "differences to other contents (estimated)", ""),
-        (saved.recoding, "recoding compressed contents (estimated)", ""),
+        (
+            saved.deltas,
+            "differences to other contents (estimated)",
+            "",
+        ),
+        (
+            saved.recoding,
+            "recoding compressed contents (estimated)",
+            "",
+        ),
     ];
     for (bytes, text, more) in rows.into_iter().filter(|(bytes, ..)| *bytes > 0) {
-        writeln!(out, "{:>10}  {:>6}  {text}{more}", sizes.show(bytes), percent(bytes, logical))?;
+        writeln!(
+            out,
+            "{:>10}  {:>6}  {text}{more}",
+            sizes.show(bytes),
+            percent(bytes, logical)
+        )?;
     }
     Ok(())
 }
@@ -99,7 +129,9 @@ fn heads() -> String {
 }
 
 fn figures(sizes: SizeSwitch, bytes: [u64; 4]) -> String {
-    bytes.map(|bytes| format!("{:>10}", sizes.show(bytes))).join("  ")
+    bytes
+        .map(|bytes| format!("{:>10}", sizes.show(bytes)))
+        .join("  ")
 }
 
 fn refs(out: &mut Out, found: &StatsReport, sizes: SizeSwitch) -> Result<()> {
@@ -109,38 +141,74 @@ fn refs(out: &mut Out, found: &StatsReport, sizes: SizeSwitch) -> Result<()> {
     for row in &found.refs {
         let totals = row.totals;
         let entries = totals.files + totals.symlinks + totals.dirs;
-        let bytes =
-            [totals.logical_bytes, row.unique_bytes, row.stored_bytes, row.exclusive_bytes];
-        writeln!(out, "{:width$}  {entries:>10}  {}", row.name, figures(sizes, bytes))?;
+        let bytes = [
+            totals.logical_bytes,
+            row.unique_bytes,
+            row.stored_bytes,
+            row.exclusive_bytes,
+        ];
+        writeln!(
+            out,
+            "{:width$}  {entries:>10}  {}",
+            row.name,
+            figures(sizes, bytes)
+        )?;
     }
     Ok(())
 }
 
 fn history(out: &mut Out, found: &StatsReport, sizes: SizeSwitch, all: bool) -> Result<()> {
-    writeln!(out, "\n{:12}  {:10}  {:>10}  {}", "Commit", "Date", "Added", heads())?;
+    writeln!(
+        out,
+        "\n{:12}  {:10}  {:>10}  {}",
+        "Commit",
+        "Date",
+        "Added",
+        heads()
+    )?;
     let shown = if all { found.history.len() } else { LATEST };
     for row in found.history.iter().take(shown) {
         let commit = row.commit.to_string();
         let short = commit.get(..12).unwrap_or_default();
         let date = time::iso(row.timestamp);
         let date = date.get(..10).unwrap_or_default();
-        let bytes =
-            [row.totals.logical_bytes, row.unique_bytes, row.stored_bytes, row.exclusive_bytes];
+        let bytes = [
+            row.totals.logical_bytes,
+            row.unique_bytes,
+            row.stored_bytes,
+            row.exclusive_bytes,
+        ];
         let names = [row.refs.join(", "), row.subject.clone()];
         let names: Vec<_> = names.iter().filter(|name| !name.is_empty()).collect();
-        let names = names.iter().map(|name| ui::printable(name)).collect::<Vec<_>>().join(": ");
+        let names = names
+            .iter()
+            .map(|name| ui::printable(name))
+            .collect::<Vec<_>>()
+            .join(": ");
         let added = sizes.show(row.added_bytes);
-        let line = format!("{short}  {date:10}  {added:>10}  {}  {names}", figures(sizes, bytes));
+        let line = format!(
+            "{short}  {date:10}  {added:>10}  {}  {names}",
+            figures(sizes, bytes)
+        );
         writeln!(out, "{}", line.trim_end())?;
     }
-    if let Some(more) = found.history.len().checked_sub(shown).filter(|more| *more > 0) {
+    if let Some(more) = found
+        .history
+        .len()
+        .checked_sub(shown)
+        .filter(|more| *more > 0)
+    {
         writeln!(out, "and {more} more; --commits lists them all")?;
     }
     Ok(())
 }
 
 fn largest(out: &mut Out, rows: &[LargePayload], sizes: SizeSwitch) -> Result<()> {
-    writeln!(out, "\n{:>10}  {:>10}  {:>7}  Largest contents", "Size", "Stored", "Commits")?;
+    writeln!(
+        out,
+        "\n{:>10}  {:>10}  {:>7}  Largest contents",
+        "Size", "Stored", "Commits"
+    )?;
     for row in rows {
         writeln!(
             out,
