@@ -372,7 +372,7 @@ const INTRODUCTION: &str = "\
 # Benchmarks
 
 This file is made by `scenario report` from the runs that are kept in `benches/runs/`, with figures as they were
-measured. By hand are the names `$TREES`, `$KEEP` and `$SCRATCH` in place of directories of the machine, and what
+measured. By hand are the names `$TREES`, `$KEEP`, `$REPOS` and `$SCRATCH` in place of directories of the machine, and what
 `conditions` and `left out` say of the machine beyond the program's own words. Each run names its command, its inputs,
 the machine and the versions of all programs.
 
