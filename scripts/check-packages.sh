@@ -56,7 +56,7 @@ check_program() {
   local root=$1 grove=$1/usr/bin/grove
   "$grove" version -v | expect '^build: release'
   [ "$(code "$grove")" = "$(code "$program")" ] || fail "$grove has other code than $program"
-  ! readelf -SW "$grove" | grep -q '\.debug_' || fail "$grove has tables for debuggers"
+  ! readelf -SW "$grove" | grep -q '\.debug_info' || fail "$grove has tables for debuggers"
   GROVE_REPO=$root/repo "$grove" init
   GROVE_REPO=$root/repo "$grove" commit -b main -s test --owner-uid=0 --owner-gid=0 "$root/usr" |
     expect '^[0-9a-f]{64}$'
