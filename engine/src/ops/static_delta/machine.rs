@@ -86,9 +86,13 @@ impl<'r> Sources<'r> {
             let start = number * PAGE;
             let size = file.size.saturating_sub(start).min(PAGE);
             let mut page = vec![0; size as usize];
-            let n = match size {
-                0 => 0,
-                _ => self.repo.read_at(file, start, &mut page)?,
+            // What takes seconds to make is made once, not for each page.
+            let n = match file.payload.filter(|_| size > 0) {
+                Some(id) => {
+                    let read = self.repo.read_payload(&id, file.size, start, &mut page)?;
+                    read.len
+                }
+                None => 0,
             };
             page.truncate(n);
             self.pages.insert(key, page);
