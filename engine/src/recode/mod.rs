@@ -147,13 +147,16 @@ pub(crate) fn decompress(bytes: &[u8], limit: u64) -> Option<Vec<u8>> {
 }
 
 /// The plain form that [`undo`] finds, without a recipe; `None` when there is none or it is larger
-/// than `limit`. What follows the last member of a gzip file is left out.
+/// than `limit`. What follows the last gzip member or zstd frame is left out.
 pub(crate) fn plain_form(bytes: &[u8], limit: u64) -> Option<Vec<u8>> {
     let (front, rest) = bytes.split_at(cpio::len(bytes));
     let left = limit.checked_sub(front.len() as u64)?;
-    let plain = match deflate::knows(rest) {
-        true => deflate::plain_form(rest, left)?,
-        false => decompress(rest, left)?,
+    let plain = if deflate::knows(rest) {
+        deflate::plain_form(rest, left)?
+    } else if zst::knows(rest) {
+        zst::plain_form(rest, left)?
+    } else {
+        decompress(rest, left)?
     };
     Some([front, &plain].concat())
 }

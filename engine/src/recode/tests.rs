@@ -29,6 +29,10 @@ fn gzip(plain: &[u8], level: u32) -> Vec<u8> {
 fn assert_comes_back(payload: &[u8], plain: &[u8]) {
     let undone = undo(payload).expect("it is taken apart");
     assert!(undone.plain == plain, "other plain bytes");
+    // Who has no recipe must come to the same.
+    let found = plain_form(payload, plain.len() as u64).expect("it has a plain form");
+    assert!(found == plain, "another plain form");
+    assert!(plain_form(payload, plain.len() as u64 - 1).is_none());
     let recipe = Recipe::decode(&undone.recipe.encode()).unwrap();
     assert_eq!(recipe, undone.recipe);
     let redone = redo(&undone.plain, &recipe, payload.len()).unwrap();

@@ -6,7 +6,7 @@ mod corrections;
 mod fse;
 mod huffman;
 
-use std::io;
+use std::io::{self, Read};
 
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, compress_bound};
@@ -269,6 +269,22 @@ pub(super) fn undo(bytes: &[u8], plain: &mut Vec<u8>, parts: &mut Vec<Part>) -> 
         parts.push(Part::Verbatim(rest.to_vec()));
     }
     Some(())
+}
+
+/// What all frames hold; what is none at the end is left out.
+pub(super) fn plain_form(bytes: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    let mut rest = bytes;
+    while knows(rest) {
+        let mut frame = zstd::Decoder::with_buffer(rest).ok()?.single_frame();
+        let left = limit - plain.len() as u64;
+        (&mut frame).take(left + 1).read_to_end(&mut plain).ok()?;
+        if plain.len() as u64 > limit {
+            return None;
+        }
+        rest = frame.finish();
+    }
+    Some(plain)
 }
 
 /// A frame again, from its plain bytes; `None` if the recipe does not fit them, or if it gets longer
