@@ -664,3 +664,79 @@ fn a_ref_that_cannot_be_set_stops_an_export_before_any_other_is() {
     }
     assert_eq!(done.refs.len(), 3);
 }
+
+/// Looks how many leases there are whenever a commit is to be published.
+#[derive(Debug)]
+struct LeaseCounter {
+    dir: PathBuf,
+    most: AtomicU64,
+}
+
+impl Monitor for LeaseCounter {
+    fn begin(&self, phase: Phase, _: Option<u64>) {
+        if phase == Phase::Publish {
+            let leases = fs::read_dir(&self.dir).map_or(0, Iterator::count) as u64;
+            self.most.fetch_max(leases, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_long_history_is_kept_by_few_leases_while_it_comes() {
+    const COMMITS: u64 = 150;
+    let env = Env::new();
+    let (tree, www) = (env.path("tree"), env.path("www"));
+    fs::create_dir(&tree).unwrap();
+    let mut last = None;
+    for number in 0..COMMITS {
+        fs::write(tree.join("number"), number.to_string()).unwrap();
+        last = Some(commit_dir(&env.repo, "os/main", &tree).unwrap().0);
+    }
+    let options = ExportOptions {
+        fsync: false,
+        ..ExportOptions::default()
+    };
+    export(&env.repo, &www, &options, &Silent).unwrap();
+    let to = Repository::init(&env.path("other")).unwrap();
+    let counter = LeaseCounter {
+        dir: to.path().join("leases"),
+        most: AtomicU64::new(0),
+    };
+    let report = import(&to, &www, &ImportOptions::default(), &counter).unwrap();
+    assert_eq!(report.new_commits, COMMITS);
+    let most = counter.most.into_inner();
+    assert!((2..=70).contains(&most), "{most} leases");
+    prune(&to, &PruneOptions::default(), &Silent).unwrap();
+    let found = list_commit(&to, &last.unwrap()).unwrap();
+    assert_eq!(found, list_dir(&tree));
+}
+
+#[test]
+fn two_imports_at_once_keep_the_remotes_of_both() {
+    let env = Env::new();
+    let tree = env.path("tree");
+    make_tree(&tree, 1);
+    let sources: Vec<PathBuf> = (0..8).map(|n| env.path(&format!("from-{n}"))).collect();
+    for (number, source) in sources.iter().enumerate() {
+        let repo = Repository::init(&env.path(&format!("grove-{number}"))).unwrap();
+        commit_dir(&repo, &format!("os/{number}"), &tree).unwrap();
+        export(&repo, source, &ExportOptions::default(), &Silent).unwrap();
+        let remote = format!("[remote \"r{number}\"]\nurl=https://{number}.example/\n");
+        let config = source.join("config");
+        let text = fs::read_to_string(&config).unwrap() + "\n" + &remote;
+        fs::write(&config, text).unwrap();
+    }
+    let repo = &env.repo;
+    std::thread::scope(|scope| {
+        for source in &sources {
+            scope.spawn(move || import(repo, source, &ImportOptions::default(), &Silent).unwrap());
+        }
+    });
+    let to = env.path("to");
+    export(repo, &to, &ExportOptions::default(), &Silent).unwrap();
+    let config = fs::read_to_string(to.join("config")).unwrap();
+    for number in 0..sources.len() {
+        let wanted = format!("[remote \"r{number}\"]");
+        assert!(config.contains(&wanted), "{wanted} is not in:\n{config}");
+    }
+}

@@ -248,6 +248,56 @@ fn a_delta_that_lies_with_checksums_that_fit_is_refused() {
     }
 }
 
+/// A section in which one stream is a zstd frame of this many zeros.
+fn with_zeros(section: &[u8], streams: usize, number: usize, zeros: u32) -> Vec<u8> {
+    let row = |at: usize| &section[at * 12..at * 12 + 12];
+    let field = |row: &[u8], at: usize| u32::from_le_bytes(row[at..at + 4].try_into().unwrap());
+    let frame = zstd::bulk::compress(&vec![0; zeros as usize], 3).unwrap();
+    let (mut rows, mut bodies, mut at) = (Vec::new(), Vec::new(), streams * 12);
+    for stream in 0..streams {
+        let packed = field(row(stream), 8) as usize;
+        if stream == number {
+            for field in [1, zeros, frame.len() as u32] {
+                rows.extend(field.to_le_bytes());
+            }
+            bodies.extend(&frame);
+        } else {
+            rows.extend(row(stream));
+            bodies.extend(&section[at..at + packed]);
+        }
+        at += packed;
+    }
+    assert_eq!(at, section.len());
+    [rows, bodies].concat()
+}
+
+#[test]
+fn a_small_delta_that_unpacks_to_more_than_any_is_refused() {
+    let scene = Scene::new(make_trees);
+    let (path, _) = scene.delta("update.delta");
+    let good = fs::read(path).unwrap();
+    let client = scene.client("client");
+    let delta = scene.path("bomb.delta");
+    // Tree, files, contents: a quarter of a gigabyte; and what files keep: four million contents.
+    let bombs = [
+        (1, 2, 1, (256 << 20) + 1, "larger than any"),
+        (2, 4, 1, (256 << 20) + 1, "larger than any"),
+        (3, 10, 8, (256 << 20) + 1, "larger than any"),
+        (2, 4, 3, (1 << 22) + 1, "keeps more contents than any"),
+    ];
+    for (kind, streams, number, zeros, message) in bombs {
+        let mut parts = Parts::of(&good);
+        let section = parts.sections.iter_mut().find(|s| s.0 == kind).unwrap();
+        section.1 = with_zeros(&section.1, streams, number, zeros);
+        let bomb = parts.assemble();
+        assert!(bomb.len() < good.len() + (64 << 10), "{}", bomb.len());
+        fs::write(&delta, bomb).unwrap();
+        assert_invalid(&client, &delta, message);
+        let error = verify(&client, &delta, &Silent).unwrap_err().to_string();
+        assert!(error.contains(message), "section {kind}: {error}");
+    }
+}
+
 #[test]
 fn whatever_a_liar_writes_is_refused_or_makes_the_commit() {
     let scene = Scene::new(make_trees);

@@ -104,17 +104,14 @@ impl<'r> Job<'r> {
             .fetch_add(u64::from(is_new && !goes_on), Relaxed);
         let total = self.plan.rows().count() as u64;
         self.monitor.begin(Phase::Checkout, Some(total));
-        let mut waiting = self.directories()?;
-        if let Some(links) = &self.links {
-            let linked = self.link_all(links, waiting);
-            // Without notes, the next one reads what it links.
-            let _ = links.keep_notes();
-            waiting = linked?;
-        } else {
-            waiting = self.clone_all(waiting)?;
+        match &self.links {
+            Some(links) => self.fill_with_links(links)?,
+            None => {
+                let waiting = self.clone_all(self.directories()?)?;
+                self.copy(&waiting, Target::Tree)?;
+                self.finish_directories()?;
+            }
         }
-        self.copy(&waiting, Target::Tree)?;
-        self.finish_directories()?;
         if self.is_made && self.options.durability == Durability::Each {
             // Its name is in the directory above.
             let above = self.root.open_above().at(self.destination)?;
@@ -125,6 +122,19 @@ impl<'r> Job<'r> {
         }
         self.monitor.end(Phase::Checkout);
         Ok(())
+    }
+
+    /// Reads and writes what is noted of the cache beside the rest, as it takes as long.
+    fn fill_with_links(&self, links: &Links) -> Result<()> {
+        let (waiting, _) = rayon::join(|| self.directories(), || links.seen().len());
+        let linked = self.link_all(links, waiting?);
+        let finish = || {
+            self.copy(&linked?, Target::Tree)?;
+            self.finish_directories()
+        };
+        // Without notes, the next one reads what it links.
+        let (finished, _) = rayon::join(finish, || links.keep_notes());
+        finished
     }
 
     /// Makes directories, level by level, and in them what needs no contents. Gives the files that do.

@@ -1,5 +1,6 @@
 //! Hard links in place of copies: those files of the cache that are missing are made first.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,7 +13,7 @@ use super::links::{Linked, Links};
 use super::plan::Row;
 use super::replace::replace;
 use super::{Existing, write};
-use crate::error::{IoResultExt, Result};
+use crate::error::{Error, IoResultExt, Result};
 use crate::monitor::Phase;
 
 impl Job<'_> {
@@ -60,11 +61,18 @@ impl Job<'_> {
     }
 
     fn link(&self, links: &Links, dir: BorrowedFd<'_>, row: Row) -> Result<Linked> {
-        let at = || self.os_path(&self.plan.path(row));
+        // There are many links and few errors: their paths are made when they are needed.
+        let at = |error: io::Error| Error::Io {
+            path: self.os_path(&self.plan.path(row)),
+            source: error,
+        };
         let name = self.plan.name(row);
         let object = self.plan.object(row);
-        let link = |name: &str| links.link(object, dir, name, self.options).at(at());
-        let remove = |name: &str| rustix::fs::unlinkat(dir, name, AtFlags::empty()).at(at());
+        let link = |name: &str| links.link(object, dir, name, self.options).map_err(at);
+        let remove = |name: &str| {
+            let removed = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+            removed.map_err(|errno| at(errno.into()))
+        };
         let replaces = matches!(self.existing, Existing::Overwrite | Existing::Update);
         let linked = if replaces {
             let temporary = write::temporary(name);
@@ -75,7 +83,7 @@ impl Job<'_> {
             }
             if linked == Linked::Yes {
                 let dirs_give_way = self.existing == Existing::Update;
-                replace(dir, &temporary, name, dirs_give_way).at(at())?;
+                replace(dir, &temporary, name, dirs_give_way).map_err(at)?;
                 // Where both are names of one file, a rename does nothing.
                 let _ = remove(&temporary);
             }
@@ -90,7 +98,7 @@ impl Job<'_> {
             }
         };
         if linked == Linked::Yes {
-            write::sync(self, dir, name).at(at())?;
+            write::sync(self, dir, name).map_err(at)?;
             self.counters.linked_files.fetch_add(1, Relaxed);
         }
         if matches!(linked, Linked::Yes | Linked::Exists) {

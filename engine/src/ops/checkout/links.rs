@@ -11,8 +11,8 @@ use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -44,8 +44,8 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Links {
     path: PathBuf,
     root: Root,
-    /// What earlier checkouts noted.
-    seen: HashMap<ObjectId, Seen>,
+    /// What earlier checkouts noted; read when it is first needed.
+    seen: OnceLock<HashMap<ObjectId, Seen>>,
     /// What this one does.
     noted: Mutex<HashMap<ObjectId, Seen>>,
 }
@@ -87,7 +87,7 @@ impl Links {
         let fd: OwnedFd = File::open(&path).at(&path)?.into();
         Ok(Self {
             root: Root::new(fd),
-            seen: load(&path.join(SEEN)).unwrap_or_default(),
+            seen: OnceLock::new(),
             noted: Mutex::default(),
             path,
         })
@@ -101,6 +101,12 @@ impl Links {
         let stat = rustix::fs::fstat(&file).ok()?;
         self.is_sound(object, &own, &stat, options)
             .then(|| file.into())
+    }
+
+    /// What earlier checkouts noted.
+    pub fn seen(&self) -> &HashMap<ObjectId, Seen> {
+        let read = || load(&self.path.join(SEEN)).unwrap_or_default();
+        self.seen.get_or_init(read)
     }
 
     /// Notes what a file looks like that is whole.
@@ -175,18 +181,18 @@ impl Links {
     ) -> bool {
         let now = Seen::of(stat);
         let noted = lock(&self.noted).get(&object.id).copied();
-        let seen = noted.or_else(|| self.seen.get(&object.id).copied());
+        let seen = noted.or_else(|| self.seen().get(&object.id).copied());
         let since = seen.map_or(Since::Anything, |seen| seen.since(&now));
-        let path = self.path.join(own);
+        let path = || self.path.join(own);
         let same_xattrs = || {
-            let found = crate::fs::xattr::of_path(&path);
-            options.user_mode || found.is_ok_and(|found| found == object.header.xattrs)
+            let found = || crate::fs::xattr::of_path(&path());
+            options.user_mode || found().is_ok_and(|found| found == object.header.xattrs)
         };
         let looks_whole = || is_whole(stat, object, options) && same_xattrs();
         match since {
             Since::Nothing => is_whole(stat, object, options),
             Since::Names => looks_whole(),
-            Since::Anything => looks_whole() && has_payload(&path, object),
+            Since::Anything => looks_whole() && has_payload(&path(), object),
         }
     }
 

@@ -80,6 +80,10 @@ fn boot() -> u64 {
 
 /// The bytes of the file that holds the notes.
 pub(super) fn encode(seen: &HashMap<ObjectId, Seen>) -> Vec<u8> {
+    encode_in(boot(), seen)
+}
+
+fn encode_in(boot: u64, seen: &HashMap<ObjectId, Seen>) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD_SIZE + seen.len() * ROW_SIZE);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[0; 8]);
@@ -89,7 +93,7 @@ pub(super) fn encode(seen: &HashMap<ObjectId, Seen>) -> Vec<u8> {
             out.extend_from_slice(&field.to_le_bytes());
         }
     }
-    let sum = xxh3_64_with_seed(&out[HEAD_SIZE..], boot());
+    let sum = xxh3_64_with_seed(&out[HEAD_SIZE..], boot);
     out[8..HEAD_SIZE].copy_from_slice(&sum.to_le_bytes());
     out
 }
@@ -138,6 +142,13 @@ mod tests {
             assert_eq!(decode(&bad), None, "byte {at}");
             assert_eq!(decode(&good[..at]), None, "cut at {at}");
         }
+    }
+
+    #[test]
+    fn notes_of_another_boot_are_not_believed() {
+        let notes = HashMap::from([(ObjectId::of(b"a"), SEEN)]);
+        assert_eq!(decode(&encode_in(boot(), &notes)), Some(notes.clone()));
+        assert_eq!(decode(&encode_in(boot() ^ 1, &notes)), None);
     }
 
     #[test]
