@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::measure::Invocation;
 
@@ -32,6 +32,50 @@ pub fn placement() -> String {
 pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether the kernel takes pages from caches although there is memory: it does so from the caches of
+/// all file systems, and what is warm then is not wholly so.
+pub fn reclaim() -> String {
+    let mut found = Vec::new();
+    if read_word("/sys/module/damon_reclaim/parameters/enabled") == "Y" {
+        found.push("DAMON_RECLAIM".to_owned());
+    }
+    for daemon in numbered("/sys/kernel/mm/damon/admin/kdamonds") {
+        if read_word(daemon.join("state")) != "on" {
+            continue;
+        }
+        for context in numbered(daemon.join("contexts")) {
+            for scheme in numbered(context.join("schemes")) {
+                if read_word(scheme.join("action")) == "pageout" {
+                    let bytes = read_word(scheme.join("quotas/bytes"));
+                    found.push(format!("a DAMON scheme, at most {bytes} bytes a turn"));
+                }
+            }
+        }
+    }
+    match found.is_empty() {
+        true => "none but when memory is short".into(),
+        false => format!("pages that seem unused, by {}", found.join(" and ")),
+    }
+}
+
+/// The directories that are called by a number in a directory of the kernel's.
+fn numbered(dir: impl AsRef<Path>) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_number = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.parse::<u32>().is_ok())
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(is_number)
+        .collect()
+}
+
+fn read_word(path: impl AsRef<Path>) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.trim().to_owned()
 }
 
 /// The time, in UTC.

@@ -106,7 +106,12 @@ impl Bench<'_> {
     /// A checkout of the first commit becomes one of the second.
     fn updates(&mut self) -> Result<()> {
         let pair = self.pair()?;
-        for (step, option) in [("--update", None), ("--update of hard links", Some("-H"))] {
+        for (step, option) in [
+            ("--update", None),
+            ("--update of hard links", Some("-H")),
+            // Now the new files are in the cache.
+            ("--update of hard links, again", Some("-H")),
+        ] {
             let target = self.work.join("update");
             let call = self.grove(&pair.grove).args(["checkout", NO_FSYNC]);
             let first = call.clone().args(option).arg(&pair.from).arg(&target);

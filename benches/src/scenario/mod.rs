@@ -191,6 +191,7 @@ fn conditions(record: &mut Record, options: &Options, tools: &Tools, work: &Path
     };
     record.fact("run by", who);
     record.fact("placement", machine::placement());
+    record.fact("page reclaim", machine::reclaim());
     record.fact("load average before", machine::load());
     for tool in tools.all() {
         record.fact(tool.name, tool.version.clone());

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::measure::Usage;
 use crate::record::FIGURE;
 use crate::scenario::Bench;
+use crate::walk;
 
 /// Memory of a process that lies behind no file.
 const ANONYMOUS: &str = "RssAnon";
@@ -17,6 +18,8 @@ impl Bench<'_> {
         let dir = self.work.join("mnt-many");
         let mut on = On::new(FileSystem::Grove.name(), images, None);
         let repo = images.many_path();
+        // As the images are: what is cold is the mount alone.
+        walk::read(&repo)?;
         let (mounted, usage, call) =
             Mounted::commit(&self.tools.grove, &repo, images::MANY, &dir, &[])?;
         self.row_of(step::MOUNT_MANY, on.name, &usage, &call);

@@ -61,6 +61,7 @@ mod step {
     pub(super) const READERS: &str = "8 readers of all small files, cold";
     pub(super) const SECOND_MOUNT: &str = "mount, beside another";
     pub(super) const SHARED: &str = "files that two commits share, by the first";
+    pub(super) const SHARED_TWICE: &str = "files that two commits share, by the first again";
     pub(super) const SHARED_AGAIN: &str = "files that two commits share, by the second";
     pub(super) const CHANGED: &str = "4 KiB at random places in files that changed, cold";
     pub(super) const MOUNT_MANY: &str = "mount of very many files";
