@@ -25,11 +25,17 @@ fn blocks(text: &str, count: usize) -> String {
 }
 
 #[test]
-fn the_example_of_the_readme_runs() {
-    let example = blocks(include_str!("../../../../README.md"), 1);
+fn the_examples_of_the_readme_run() {
+    let example = blocks(include_str!("../../../../README.md"), usize::MAX);
     runs(
         &example,
-        &["Release 1", "Release 2", "Modified:", "os/stable"],
+        &[
+            "Release 1",
+            "Release 2",
+            "Modified:",
+            "os/stable",
+            "requests",
+        ],
     );
 }
 
