@@ -295,10 +295,17 @@ impl Task<'_> {
             }
             let mut rest = items.as_slice();
             let mut stored = 0;
+            let mut next = self.read_batch(rest)?;
             while !rest.is_empty() && stored < self.publish_bytes {
-                let (batch, later) = rest.split_at(batch_len(rest, self.publish_bytes));
-                rest = later;
-                self.put(&mut txn, batch)?;
+                let (batch, later) = rest.split_at(next.len());
+                let now = std::mem::take(&mut next);
+                // One is read while the one before is stored.
+                let (put, read) = rayon::join(
+                    || self.put(&mut txn, batch, now),
+                    || self.read_batch(later),
+                );
+                put?;
+                (rest, next) = (later, read?);
                 stored += batch.iter().map(|item| item.weight.size).sum::<u64>();
                 report.read_files += batch.len() as u64;
             }
@@ -352,10 +359,19 @@ impl Task<'_> {
         Ok(items)
     }
 
-    /// Reads, verifies and stores some files.
-    fn put(&self, txn: &mut Transaction<'_>, batch: &[Item<'_>]) -> Result<()> {
-        let read = |item: &Item<'_>| self.read(item);
-        let read: Vec<(NewFile, Content)> = batch.par_iter().map(read).collect::<Result<_>>()?;
+    /// Reads the first files of those that are left.
+    fn read_batch(&self, rest: &[Item<'_>]) -> Result<Vec<(NewFile, Content)>> {
+        let (batch, _) = rest.split_at(batch_len(rest, self.publish_bytes));
+        batch.par_iter().map(|item| self.read(item)).collect()
+    }
+
+    /// Verifies and stores what was read.
+    fn put(
+        &self,
+        txn: &mut Transaction<'_>,
+        batch: &[Item<'_>],
+        read: Vec<(NewFile, Content)>,
+    ) -> Result<()> {
         let mut files = Vec::with_capacity(read.len());
         let mut at = Vec::with_capacity(read.len());
         for (item, (file, content)) in batch.iter().zip(read) {
@@ -450,7 +466,7 @@ fn batch_len(todo: &[Item<'_>], limit: u64) -> usize {
         held <= BATCH_BYTES && bytes <= limit
     };
     let fitting = todo.iter().take(BATCH_FILES).take_while(fits).count();
-    fitting.max(1)
+    fitting.max(1).min(todo.len())
 }
 
 fn publish(txn: Transaction<'_>, report: &mut ImportReport) -> Result<()> {
