@@ -21,8 +21,25 @@ impl Bench<'_> {
         let Some(archive) = pair.ostree.clone() else {
             return Ok(());
         };
+        self.first_alone(&archive, &pair)?;
         self.through_grove(&archive)?;
         self.given_to_ostree(&pair)
+    }
+
+    /// One commit is imported without what came after it.
+    fn first_alone(&mut self, archive: &Path, pair: &Pair) -> Result<()> {
+        let step = "import of the first alone";
+        let [ours, theirs] = ["first", "first-pulled"].map(|name| self.work.join(name));
+        self.grove(&ours).arg("init").output()?;
+        let call = self.grove(&ours).args(["import", "--depth=0"]);
+        let (row, _) = self.step(step, "grove", &call.arg(archive).arg(&pair.from))?;
+        self.weigh(row, &ours)?;
+        let peer = self.ostree(&theirs);
+        peer.args(["init", "--mode=bare-user"]).output()?;
+        let call = self.ostree(&theirs).args(["pull-local", "--untrusted"]);
+        let (row, _) = self.step(step, "ostree", &call.arg(archive).arg(&pair.from))?;
+        self.weigh(row, &theirs)?;
+        self.put_away(&[ours, theirs])
     }
 
     /// An archive is imported, exported, and compared with what it was.
