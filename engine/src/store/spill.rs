@@ -22,10 +22,10 @@ use crate::pack::decoded::DecodedBlock;
 use crate::pack::reader::Entry;
 use crate::pack::{BlockClass, GROUP_TARGET, Key};
 
-/// Blocks that the file holds: 256 MiB.
-const SLOTS: NonZeroUsize = NonZeroUsize::new(256).expect("because it is not zero");
+/// Blocks that the file holds: 1 GiB, and as much room as they take.
+const SLOTS: NonZeroUsize = NonZeroUsize::new(1024).expect("because it is not zero");
 /// There is no file where less than this is free: four times its size.
-const MIN_FREE: u64 = 1 << 30;
+const MIN_FREE: u64 = 4 << 30;
 
 /// The pack of a block and its place in it.
 type Place = (PackId, u32);
