@@ -57,3 +57,12 @@ pub fn replace_cache_file(
         .and_then(|()| std::fs::rename(&temporary, path))
         .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }
+
+/// Fails before a file system is filled up with what does not fit.
+pub(crate) fn check_room(dir: &Path, bytes: u64) -> Result<()> {
+    let found = rustix::fs::statvfs(dir).at(dir)?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < bytes {
+        return Err(io::Error::from(io::ErrorKind::StorageFull)).at(dir);
+    }
+    Ok(())
+}

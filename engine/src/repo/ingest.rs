@@ -1,14 +1,16 @@
 //! From files to names: hashing payloads, in parallel and in bounded memory.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, IoResultExt, Result};
+use crate::fs::check_room;
 use crate::id::{ObjectId, PayloadId};
+use crate::monitor::Monitor;
 use crate::object::FileHeader;
 use crate::repo::delta::Older;
 
@@ -76,11 +78,16 @@ pub(super) struct Hashed {
 pub(super) struct Hasher<'a> {
     staging: &'a Path,
     spools: &'a AtomicU32,
+    monitor: &'a dyn Monitor,
 }
 
 impl<'a> Hasher<'a> {
-    pub(super) fn new(staging: &'a Path, spools: &'a AtomicU32) -> Self {
-        Self { staging, spools }
+    pub(super) fn new(staging: &'a Path, spools: &'a AtomicU32, monitor: &'a dyn Monitor) -> Self {
+        Self {
+            staging,
+            spools,
+            monitor,
+        }
     }
 
     pub(super) fn hash(&self, file: NewFile) -> Result<Hashed> {
@@ -102,8 +109,8 @@ impl<'a> Hasher<'a> {
             }
             Body::File(path, size) => {
                 let mut file = File::open(&path).at(&path)?;
-                let (id, payload, read) =
-                    hash_stream(&prefix, |buf| file.read(buf), |_| Ok(())).at(&path)?;
+                let next = |buf: &mut [u8]| file.read(buf).at(&path);
+                let (id, payload, read) = hash_stream(&prefix, next, |_| self.go_on())?;
                 if read != size {
                     return Err(Error::InputChanged { path });
                 }
@@ -163,22 +170,34 @@ impl<'a> Hasher<'a> {
         size: u64,
         hint: &[u8],
     ) -> Result<(ObjectId, Option<PayloadId>, PathBuf)> {
+        // The size is what somebody says: compressed streams of little can be of very much.
+        check_room(self.staging, size)?;
         let number = self.spools.fetch_add(1, Ordering::Relaxed);
         let path = self.staging.join(format!("spool.{number}"));
         let mut file = File::create(&path).at(&path)?;
         let mut left = size;
-        let read = |buf: &mut [u8]| {
+        let next = |buf: &mut [u8]| {
             let wanted = (buf.len() as u64).min(left) as usize;
-            let n = stream.read(&mut buf[..wanted])?;
+            let n = stream.read(&mut buf[..wanted]).at(&path)?;
             left -= n as u64;
             Ok(n)
         };
-        let (id, payload, read) =
-            hash_stream(prefix, read, |bytes| io::Write::write_all(&mut file, bytes)).at(&path)?;
+        let keep = |bytes: &[u8]| {
+            file.write_all(bytes).at(&path)?;
+            self.go_on()
+        };
+        let (id, payload, read) = hash_stream(prefix, next, keep)?;
         if read != size {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).at(path_of(hint));
         }
         Ok((id, payload, path))
+    }
+
+    fn go_on(&self) -> Result<()> {
+        match self.monitor.is_cancelled() {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
     }
 }
 
@@ -216,9 +235,9 @@ fn hash_bytes(prefix: &[u8], bytes: &[u8]) -> (ObjectId, Option<PayloadId>) {
 /// Object and payload names, and the number of bytes, of a stream that is also passed on.
 fn hash_stream(
     prefix: &[u8],
-    mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
-    mut pass_on: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<(ObjectId, Option<PayloadId>, u64)> {
+    mut read: impl FnMut(&mut [u8]) -> Result<usize>,
+    mut pass_on: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<(ObjectId, Option<PayloadId>, u64)> {
     let mut object = Sha256::new();
     object.update(prefix);
     let mut payload = Sha256::new();

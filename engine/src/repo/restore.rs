@@ -45,7 +45,7 @@ impl Transaction<'_> {
         size: u64,
         wanted: &dyn Fn(&ObjectId, Option<&PayloadId>) -> Restore,
     ) -> Result<Restore> {
-        let hasher = Hasher::new(self.staging.path(), &self.spools);
+        let hasher = Hasher::new(self.staging.path(), &self.spools, self.monitor);
         let file = hasher.hash_stream(file, stream, size)?;
         let restore = wanted(&file.id, file.payload.as_ref());
         let spooled = match &file.content {

@@ -192,7 +192,7 @@ impl<'r> Transaction<'r> {
     /// 32 MiB of in-memory payload; larger payloads go in as `File` or `Stream`.
     pub fn put_files(&mut self, files: Vec<NewFile>) -> Result<Vec<FileEntry>> {
         self.check_cancelled()?;
-        let hasher = Hasher::new(self.staging.path(), &self.spools);
+        let hasher = Hasher::new(self.staging.path(), &self.spools, self.monitor);
         let hashed: Vec<Hashed> = files
             .into_par_iter()
             .map(|file| hasher.hash(file))
@@ -216,7 +216,7 @@ impl<'r> Transaction<'r> {
         size: u64,
     ) -> Result<FileEntry> {
         self.check_cancelled()?;
-        let hasher = Hasher::new(self.staging.path(), &self.spools);
+        let hasher = Hasher::new(self.staging.path(), &self.spools, self.monitor);
         let hashed = hasher.hash_stream(file, stream, size)?;
         let mut new = Vec::new();
         let entry = self.put_hashed(hashed, &mut new)?;

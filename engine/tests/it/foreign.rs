@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use grove_engine::object::{Commit, DirEntry, DirMeta, Dirtree, FileHeader, Metadata, Xattrs};
 use grove_engine::ops::ostree::{ImportOptions, import};
-use grove_engine::{Error, ObjectId, Repository, Silent};
+use grove_engine::{Error, Monitor, ObjectId, Repository, Silent};
 
 use crate::support::commit_dir;
 
@@ -551,4 +551,66 @@ fn a_large_file_that_is_not_what_its_name_says_leaves_nothing_behind() {
     let mut read = vec![0; content.len()];
     assert_eq!(repo.read_at(&file, 0, &mut read).unwrap(), content.len());
     assert!(read == content);
+}
+
+#[test]
+fn a_file_that_says_it_is_larger_than_the_disk_is_refused_before_any_of_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = ours(dir.path());
+    let foreign = Foreign::new(dir.path().join("foreign"));
+    // A file of holes is large enough to hold so much.
+    foreign.write_file(&header().archive_prefix(1 << 50));
+    let file = fs::File::options().write(true).open(foreign.file_path());
+    file.unwrap().set_len(2 << 40).unwrap();
+    let options = ImportOptions::default();
+    let refused = import(&repo, &foreign.repo, &options, &Silent).unwrap_err();
+    let Error::Io { path, source } = &refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "{refused}");
+    assert!(path.starts_with(repo.path().join("staging")), "{refused}");
+    let staging = fs::read_dir(repo.path().join("staging")).unwrap();
+    assert_eq!(staging.count(), 0);
+}
+
+/// Stops when some of a file has been written to the staging directory, but not all of it.
+#[derive(Debug)]
+struct StopWithin {
+    staging: PathBuf,
+    size: u64,
+}
+
+impl Monitor for StopWithin {
+    fn is_cancelled(&self) -> bool {
+        let dirs = fs::read_dir(&self.staging).unwrap();
+        dirs.flatten().any(|dir| {
+            let spool = fs::metadata(dir.path().join("spool.0"));
+            spool.is_ok_and(|stat| 0 < stat.len() && stat.len() < self.size)
+        })
+    }
+}
+
+#[test]
+fn an_import_can_be_interrupted_within_a_large_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = ours(dir.path());
+    let mut foreign = Foreign::new(dir.path().join("foreign"));
+    let content = vec![7; 40 << 20];
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &content).unwrap();
+    let prefix = header().archive_prefix(content.len() as u64);
+    foreign.file = header().object_id(&content);
+    foreign.write_file(&[prefix, encoder.finish().unwrap()].concat());
+    let listing = foreign.listing();
+    foreign.tree(&listing);
+    let monitor = StopWithin {
+        staging: repo.path().join("staging"),
+        size: content.len() as u64,
+    };
+    let options = ImportOptions::default();
+    let stopped = import(&repo, &foreign.repo, &options, &monitor);
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    assert_eq!(fs::read_dir(&monitor.staging).unwrap().count(), 0);
+    import(&repo, &foreign.repo, &options, &Silent).unwrap();
+    assert!(repo.file(&foreign.file).is_ok());
 }

@@ -21,6 +21,7 @@ use super::tree::{ContentOf, FileRow};
 use crate::Body;
 use crate::compress::decompress_with_prefix;
 use crate::error::{Error, IoResultExt, Result};
+use crate::fs::check_room;
 use crate::monitor::{Monitor, Phase};
 use crate::ops::changes::Fault;
 use crate::recode;
@@ -368,15 +369,6 @@ impl<'a> Maker<'a> {
         self.shared = Some((Arc::clone(&file), end + len));
         Ok((file, end, len))
     }
-}
-
-/// Fails before a file system is filled up with what does not fit.
-fn check_room(dir: &Path, bytes: u64) -> Result<()> {
-    let found = rustix::fs::statvfs(dir).at(dir)?;
-    if found.f_bavail.saturating_mul(found.f_frsize) < bytes {
-        return Err(std::io::Error::from(std::io::ErrorKind::StorageFull)).at(dir);
-    }
-    Ok(())
 }
 
 impl Made {

@@ -420,7 +420,7 @@ impl Task<'_> {
         let header = match head.header.hashed_forms().as_slice() {
             [header] => Some(header.clone()),
             // As there are several orders to try, the right one is found out first.
-            _ => self.from.hashed_header(id, head)?,
+            _ => self.from.hashed_header(id, head, self.monitor)?,
         };
         let header = header.unwrap_or_else(|| head.header.clone());
         let hint = item.path.as_bytes().to_vec();

@@ -13,6 +13,7 @@ use super::{RepoMode, loose_path};
 use crate::error::{Error, IoResultExt, ObjectFault, Result};
 use crate::fs::xattr;
 use crate::id::{ObjectId, ObjectKind};
+use crate::monitor::Monitor;
 use crate::object::{DecodeError, FileHeader, Xattrs};
 use crate::repo::ingest::IN_MEMORY_MAX;
 
@@ -45,6 +46,21 @@ pub(super) enum Content {
     File(PathBuf),
     /// It is in a file, compressed, and too large for memory.
     Packed(Box<Inflate<BufReader<File>>>),
+}
+
+/// Breaks a stream off when the operation is to stop.
+struct Stoppable<'m, R> {
+    from: R,
+    monitor: &'m dyn Monitor,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.monitor.is_cancelled() {
+            true => Err(io::Error::other(Error::Cancelled)),
+            false => self.from.read(buf),
+        }
+    }
 }
 
 impl LooseRepo {
@@ -251,20 +267,29 @@ impl LooseRepo {
 
     /// The header as it was hashed: writers had several orders of extended attributes. `None` if
     /// it is hashed under this name in none of them.
-    pub(super) fn hashed_header(&self, id: &ObjectId, head: &Head) -> Result<Option<FileHeader>> {
+    pub(super) fn hashed_header(
+        &self,
+        id: &ObjectId,
+        head: &Head,
+        monitor: &dyn Monitor,
+    ) -> Result<Option<FileHeader>> {
         for header in head.header.hashed_forms() {
             let found = match self.content(id, head)? {
-                Content::None => header.object_id(&[]),
-                Content::Bytes(bytes) => header.object_id(&bytes),
+                Content::None => Ok(header.object_id(&[])),
+                Content::Bytes(bytes) => Ok(header.object_id(&bytes)),
                 Content::File(path) => {
-                    let file = File::open(&path).at(&path)?;
-                    header.object_id_of(file).at(&path)?
+                    let from = File::open(&path).at(&path)?;
+                    let found = header.object_id_of(Stoppable { from, monitor });
+                    found.at(&path)
                 }
-                Content::Packed(inflate) => header
-                    .object_id_of(inflate)
-                    .map_err(|error| self.bad(id, ObjectFault::Content(error)))?,
+                Content::Packed(from) => header
+                    .object_id_of(Stoppable { from, monitor })
+                    .map_err(|error| self.bad(id, ObjectFault::Content(error))),
             };
-            if found == *id {
+            if monitor.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            if found? == *id {
                 return Ok(Some(header));
             }
         }
