@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
 
 use grove_engine::object::{Commit, DirEntry, DirMeta, Dirtree, FileHeader, Metadata, Xattrs};
 use grove_engine::ops::ostree::{ImportOptions, import};
@@ -363,9 +365,9 @@ const CASES: &[Case] = &[
         |f| {
             fs::remove_file(f.path(&f.meta, "dirmeta")).unwrap();
             symlink("/etc/passwd", f.path(&f.meta, "dirmeta")).unwrap();
-            vec![f.path(&f.meta, "dirmeta").display().to_string()]
+            object(f, f.meta, "dirmeta")
         },
-        "Too many levels of symbolic links",
+        "not a regular file",
     ),
     (
         "a mode that nobody knows",
@@ -402,7 +404,7 @@ const CASES: &[Case] = &[
 ];
 
 /// An error and its causes.
-fn text(error: &Error) -> String {
+pub fn text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -413,7 +415,7 @@ fn text(error: &Error) -> String {
 }
 
 /// A repository with a commit of its own.
-fn ours(dir: &Path) -> Repository {
+pub fn ours(dir: &Path) -> Repository {
     let repo = Repository::init(&dir.join("grove")).unwrap();
     let tree = dir.join("tree");
     fs::create_dir(&tree).unwrap();
@@ -448,6 +450,16 @@ fn damage_is_named_and_leaves_the_repository_as_it_was() {
     }
 }
 
+/// Keeps warnings.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Monitor for Told {
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
 #[test]
 fn the_undamaged_one_is_imported_and_what_is_no_ref_is_left_out() {
     let dir = tempfile::tempdir().unwrap();
@@ -459,7 +471,21 @@ fn the_undamaged_one_is_imported_and_what_is_no_ref_is_left_out() {
     fs::write(heads.join("long"), "0".repeat(100)).unwrap();
     symlink("bad", heads.join("alias")).unwrap();
     symlink("/etc/passwd", heads.join("escapes")).unwrap();
-    let report = import(&repo, &foreign.repo, &ImportOptions::default(), &Silent).unwrap();
+    fs::write(heads.join("longer"), foreign.commit.to_string().repeat(3)).unwrap();
+    fs::write(heads.join("n".repeat(200)), "no checksum".repeat(50)).unwrap();
+    fs::create_dir_all(heads.join("deep/".repeat(80))).unwrap();
+    let made = Command::new("mkfifo").arg(heads.join("pipe")).status();
+    assert!(made.unwrap().success());
+    let told = Told::default();
+    let report = import(&repo, &foreign.repo, &ImportOptions::default(), &told).unwrap();
+    for name in ["garbage", ".hidden", "longer", "/long", "escapes", "/pipe"] {
+        let told = told.0.lock().unwrap();
+        assert!(
+            told.iter()
+                .any(|told| told.contains(&format!("{name} is no ref"))),
+            "{told:?}"
+        );
+    }
     let expected = ["alias", "bad"].map(|name| (name.to_owned(), foreign.commit));
     assert_eq!(report.refs, expected.into());
     let file = repo.file(&foreign.file).unwrap();

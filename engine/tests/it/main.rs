@@ -15,6 +15,7 @@ mod faulty;
 mod foreign;
 mod fuzz_smoke;
 mod layering;
+mod foreign_bare;
 mod objects;
 mod online;
 mod own_delta;

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::keyfile::KeyFile;
 use super::{MAX_CONFIG, MIRRORS, RepoMode, loose_path, object_path};
@@ -19,6 +20,8 @@ use crate::refs::is_valid_ref_name;
 pub(super) const MAX_METADATA: u64 = 128 << 20;
 /// A checksum and what may follow it.
 const MAX_REF: u64 = 128;
+/// Said of what is in the place of one.
+pub(super) const NO_FILE: &str = "not a regular file";
 /// Directories of refs nested deeper are not looked at.
 const MAX_REF_DEPTH: usize = 64;
 
@@ -85,16 +88,17 @@ impl LooseRepo {
     /// Bytes of a commit, dirtree or dirmeta object, which have the name that they must have.
     pub(super) fn metadata(&self, kind: ObjectKind, id: &ObjectId) -> Result<Option<Vec<u8>>> {
         let path = self.object(kind, id);
-        let Some(file) = open(&path)? else {
-            return Ok(None);
-        };
         let bad = |source| Error::BadObject {
             kind,
             id: *id,
             path: path.clone(),
             source: Box::new(source),
         };
-        let size = file.metadata().at(&path)?.len();
+        let (file, size) = match find(&path)? {
+            Found::File(file, size) => (file, size),
+            Found::Nothing => return Ok(None),
+            Found::Other => return Err(bad(ObjectFault::Metadata(NO_FILE))),
+        };
         let limit = MAX_METADATA;
         if size > limit {
             return Err(bad(ObjectFault::TooLarge { size, limit }));
@@ -191,36 +195,57 @@ impl LooseRepo {
     }
 }
 
+/// What a ref says; `None` if it cannot be one.
 fn read_ref(path: &Path) -> Result<Option<ObjectId>> {
-    let bytes = read_limited(path, MAX_REF)?.unwrap_or_default();
+    let bytes = match find(path)? {
+        Found::File(file, size) if size <= MAX_REF => read_all(file, MAX_REF).at(path)?,
+        _ => return Ok(None),
+    };
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     Ok(text.trim_end().parse().ok())
 }
 
-/// Opens a file that is no symbolic link; `None` if it is not there.
-pub(super) fn open(path: &Path) -> Result<Option<File>> {
+/// What is at a path.
+pub(super) enum Found {
+    Nothing,
+    /// A regular file of this size.
+    File(File, u64),
+    /// A symbolic link, or anything else that is not read.
+    Other,
+}
+
+/// Opens a regular file, whatever is in its place.
+pub(super) fn find(path: &Path) -> Result<Found> {
     // Not even a FIFO may make us wait.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => Ok(Some(File::from(fd))),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno).at(path),
-    }
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT) => return Ok(Found::Nothing),
+        // A symbolic link, and a socket or a device without a driver.
+        Err(Errno::LOOP | Errno::NXIO) => return Ok(Found::Other),
+        Err(errno) => return Err(errno).at(path),
+    };
+    let stat = file.metadata().at(path)?;
+    Ok(match stat.is_file() {
+        true => Found::File(file, stat.len()),
+        false => Found::Other,
+    })
 }
 
 /// All bytes of a file; `None` if it is not there.
 pub(super) fn read_limited(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
-    let Some(file) = open(path)? else {
-        return Ok(None);
+    let refuse = |reason: String| Error::UnsupportedInput {
+        path: path.display().to_string(),
+        reason,
     };
-    let size = file.metadata().at(path)?.len();
-    if size > limit {
-        return Err(Error::UnsupportedInput {
-            path: path.display().to_string(),
-            reason: format!("{size} bytes are more than the limit of {limit}"),
-        });
+    match find(path)? {
+        Found::Nothing => Ok(None),
+        Found::Other => Err(refuse(NO_FILE.to_owned())),
+        Found::File(_, size) if size > limit => Err(refuse(format!(
+            "{size} bytes are more than the limit of {limit}"
+        ))),
+        Found::File(file, _) => read_all(file, limit).at(path).map(Some),
     }
-    read_all(file, limit).at(path).map(Some)
 }
 
 fn read_all(file: File, limit: u64) -> io::Result<Vec<u8>> {

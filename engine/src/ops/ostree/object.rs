@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::filez::{Inflate, is_possible};
-use super::loose::{LooseRepo, open};
+use super::loose::{Found, LooseRepo, NO_FILE, find};
 use super::{RepoMode, loose_path};
 use crate::error::{Error, IoResultExt, ObjectFault, Result};
 use crate::fs::xattr;
@@ -32,7 +32,7 @@ pub(super) struct Head {
     /// Size of the content.
     pub(super) size: u64,
     /// Where the content begins in the file.
-    offset: u64,
+    pub(super) offset: u64,
 }
 
 /// Where a content can be read from.
@@ -90,57 +90,23 @@ impl LooseRepo {
         Ok(Some(head))
     }
 
+    /// Opens an object that is to be a regular file.
+    fn regular(&self, id: &ObjectId, path: &Path) -> Result<(File, u64)> {
+        match find(path)? {
+            Found::File(file, size) => Ok((file, size)),
+            Found::Nothing => Err(self.bad(id, ObjectFault::Missing)),
+            Found::Other => Err(self.bad(id, ObjectFault::Metadata(NO_FILE))),
+        }
+    }
+
     fn archive_head(&self, id: &ObjectId, path: &Path) -> Result<Head> {
-        let mut file = open(path)?.ok_or_else(|| self.bad(id, ObjectFault::Missing))?;
-        let packed = file.metadata().at(path)?.len();
-        let mut first = Vec::with_capacity(512);
-        (&mut file).take(512).read_to_end(&mut first).at(path)?;
-        let cut = || self.bad(id, ObjectFault::Metadata("the header is cut short"));
-        let (prefix, rest) = first.split_first_chunk::<PREFIX>().ok_or_else(cut)?;
-        let [a, b, c, d, ..] = *prefix;
-        let len = u32::from_be_bytes([a, b, c, d]);
-        if u64::from(len) > MAX_HEADER {
-            let (size, limit) = (u64::from(len), MAX_HEADER);
-            return Err(self.bad(id, ObjectFault::TooLarge { size, limit }));
-        }
-        let offset = PREFIX as u64 + u64::from(len);
-        if offset > packed {
-            return Err(cut());
-        }
-        let len = len as usize;
-        let mut header = rest.get(..len.min(rest.len())).unwrap_or_default().to_vec();
-        let missing = len - header.len();
-        if missing > 0 {
-            file.take(missing as u64)
-                .read_to_end(&mut header)
-                .at(path)?;
-        }
-        if header.len() != len {
-            return Err(cut());
-        }
-        let parsed = FileHeader::parse_archive(&header);
-        let (header, size) = parsed.map_err(|error| self.bad(id, error))?;
-        let packed = packed - offset;
-        if header.is_symlink() && packed > 0 {
-            let fault = "bytes follow the header of a symbolic link";
-            return Err(self.bad(id, ObjectFault::Metadata(fault)));
-        }
-        if !is_possible(packed, size) {
-            return Err(self.bad(id, ObjectFault::Impossible { packed, size }));
-        }
-        Ok(Head {
-            header,
-            size,
-            offset,
-        })
+        let (mut file, packed) = self.regular(id, path)?;
+        let head = read_archive_head(&mut file, packed).at(path)?;
+        head.map_err(|fault| self.bad(id, fault))
     }
 
     fn bare_user_head(&self, id: &ObjectId, path: &Path) -> Result<Head> {
-        let file = open(path)?.ok_or_else(|| self.bad(id, ObjectFault::Missing))?;
-        let stat = file.metadata().at(path)?;
-        if !stat.is_file() {
-            return Err(self.bad(id, ObjectFault::Metadata("not a regular file")));
-        }
+        let (file, mut size) = self.regular(id, path)?;
         let mut meta = vec![0; 64 << 10];
         let meta = match rustix::fs::fgetxattr(&file, OSTREE_META, &mut meta) {
             Ok(n) => meta.get(..n).unwrap_or_default(),
@@ -152,7 +118,6 @@ impl LooseRepo {
         };
         let parsed = FileHeader::parse_bare_user(meta);
         let mut header = parsed.map_err(|error| self.bad(id, error))?;
-        let mut size = stat.len();
         if header.is_symlink() {
             if size > MAX_TARGET {
                 let limit = MAX_TARGET;
@@ -224,13 +189,18 @@ impl LooseRepo {
 
     fn split_xattrs(&self, id: &ObjectId) -> Result<Xattrs> {
         let path = self.path().join(loose_path(id, "file-xattrs-link"));
-        let missing = || {
-            self.bad(
-                id,
-                ObjectFault::Metadata("its .file-xattrs-link is missing"),
-            )
+        let wrong = |text| Err(self.bad(id, ObjectFault::Metadata(text)));
+        let (file, size) = match find(&path)? {
+            Found::File(file, size) => (file, size),
+            Found::Nothing => return wrong("its .file-xattrs-link is missing"),
+            Found::Other => return wrong("its .file-xattrs-link is not a regular file"),
         };
-        let bytes = super::loose::read_limited(&path, MAX_HEADER)?.ok_or_else(missing)?;
+        if size > MAX_HEADER {
+            let limit = MAX_HEADER;
+            return Err(self.bad(id, ObjectFault::TooLarge { size, limit }));
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_HEADER).read_to_end(&mut bytes).at(&path)?;
         Xattrs::parse(&bytes).map_err(|error| self.bad(id, error))
     }
 
@@ -240,7 +210,7 @@ impl LooseRepo {
             return Ok(Content::None);
         }
         let path = self.object(ObjectKind::File, id);
-        let mut file = open(&path)?.ok_or_else(|| self.bad(id, ObjectFault::Missing))?;
+        let (mut file, _) = self.regular(id, &path)?;
         if self.mode() != RepoMode::Archive {
             if head.size > IN_MEMORY_MAX {
                 return Ok(Content::File(path));
@@ -315,4 +285,51 @@ impl LooseRepo {
             source: Box::new(ObjectFault::Missing),
         }
     }
+}
+
+/// Reads the head of an object of an archive, which has `packed` bytes in all.
+pub(super) fn read_archive_head(
+    from: &mut impl Read,
+    packed: u64,
+) -> io::Result<Result<Head, ObjectFault>> {
+    let mut first = Vec::with_capacity(512);
+    from.by_ref().take(512).read_to_end(&mut first)?;
+    let cut = || Ok(Err(ObjectFault::Metadata("the header is cut short")));
+    let Some((prefix, rest)) = first.split_first_chunk::<PREFIX>() else {
+        return cut();
+    };
+    let [a, b, c, d, ..] = *prefix;
+    let len = u32::from_be_bytes([a, b, c, d]);
+    if u64::from(len) > MAX_HEADER {
+        let (size, limit) = (u64::from(len), MAX_HEADER);
+        return Ok(Err(ObjectFault::TooLarge { size, limit }));
+    }
+    let offset = PREFIX as u64 + u64::from(len);
+    if offset > packed {
+        return cut();
+    }
+    let len = len as usize;
+    let mut header = rest.get(..len.min(rest.len())).unwrap_or_default().to_vec();
+    let missing = (len - header.len()) as u64;
+    from.take(missing).read_to_end(&mut header)?;
+    if header.len() != len {
+        return cut();
+    }
+    Ok(check_head(&header, packed - offset, offset))
+}
+
+fn check_head(header: &[u8], packed: u64, offset: u64) -> Result<Head, ObjectFault> {
+    let (header, size) = FileHeader::parse_archive(header)?;
+    if header.is_symlink() && packed > 0 {
+        let fault = "bytes follow the header of a symbolic link";
+        return Err(ObjectFault::Metadata(fault));
+    }
+    if !is_possible(packed, size) {
+        return Err(ObjectFault::Impossible { packed, size });
+    }
+    Ok(Head {
+        header,
+        size,
+        offset,
+    })
 }
