@@ -11,7 +11,8 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::keyfile::KeyFile;
+use super::MAX_CONFIG;
+use super::keyfile::{Group, KeyFile};
 use super::loose::LooseRepo;
 use super::object::{Content, Head};
 use super::walk::{Gatherer, Needed, commit, history};
@@ -493,10 +494,11 @@ fn keep_config(repo: &Repository, theirs: &KeyFile, monitor: &dyn Monitor) -> Re
             Some(_) => {}
         }
     }
+    let own: HashMap<&str, &Group> = ours.remotes().map(|own| (&*own.name, own)).collect();
     for remote in theirs.remotes() {
-        match ours.group(&remote.name) {
+        match own.get(&*remote.name) {
             None => new.groups.push(remote.clone()),
-            Some(own) if own != remote => monitor.warn(&format!(
+            Some(own) if *own != remote => monitor.warn(&format!(
                 "[{}] stays as it is in {}",
                 remote.name,
                 path.display()
@@ -507,7 +509,17 @@ fn keep_config(repo: &Repository, theirs: &KeyFile, monitor: &dyn Monitor) -> Re
     if new == ours {
         return Ok(());
     }
-    replace_file(repo.storage(), &path, new.to_string().as_bytes())
+    let text = new.to_string();
+    // Else nobody could read it again.
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(Error::UnsupportedInput {
+            path: path.display().to_string(),
+            reason: format!(
+                "the remotes of that repository would make it larger than {MAX_CONFIG} bytes"
+            ),
+        });
+    }
+    replace_file(repo.storage(), &path, text.as_bytes())
 }
 
 #[cfg(test)]

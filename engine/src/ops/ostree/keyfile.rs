@@ -1,5 +1,6 @@
 //! The key files that OSTree's configuration is written in. Comments are not kept.
 
+use std::collections::HashMap;
 use std::fmt;
 
 /// Groups in their order, each with its keys and values in theirs.
@@ -19,6 +20,8 @@ impl KeyFile {
     /// Parses a text; gives the number of the line that is none of a key file.
     pub(super) fn parse(text: &str) -> Result<Self, usize> {
         let mut file = Self::default();
+        // Where each group is: a file of strangers may have very many.
+        let mut places = HashMap::new();
         let mut current = None;
         for (number, line) in (1_usize..).zip(text.lines()) {
             let line = line.trim();
@@ -27,7 +30,9 @@ impl KeyFile {
             }
             let header = line.strip_prefix('[').and_then(|l| l.strip_suffix(']'));
             if let Some(name) = header {
-                current = Some(file.ensure(name));
+                let groups = &mut file.groups;
+                let place = places.entry(name).or_insert_with(|| push(groups, name));
+                current = Some(*place);
                 continue;
             }
             let (key, value) = line.split_once('=').ok_or(number)?;
@@ -41,15 +46,10 @@ impl KeyFile {
     /// The place of the group of a name, made if there is none.
     fn ensure(&mut self, name: &str) -> usize {
         let at = self.groups.iter().position(|group| group.name == name);
-        at.unwrap_or_else(|| {
-            let name = name.to_owned();
-            let entries = Vec::new();
-            self.groups.push(Group { name, entries });
-            self.groups.len() - 1
-        })
+        at.unwrap_or_else(|| push(&mut self.groups, name))
     }
 
-    pub(super) fn group(&self, name: &str) -> Option<&Group> {
+    fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.name == name)
     }
 
@@ -75,6 +75,14 @@ impl KeyFile {
     }
 }
 
+/// Appends a group; gives its place.
+fn push(groups: &mut Vec<Group>, name: &str) -> usize {
+    let name = name.to_owned();
+    let entries = Vec::new();
+    groups.push(Group { name, entries });
+    groups.len() - 1
+}
+
 impl fmt::Display for KeyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, group) in self.groups.iter().enumerate() {
@@ -91,6 +99,7 @@ impl fmt::Display for KeyFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::ostree::MAX_CONFIG;
 
     #[test]
     fn what_is_written_is_read_back_and_comments_go() {
@@ -116,5 +125,15 @@ mod tests {
         file.set("core", "mode", "bare");
         file.set("core", "mode", "archive-z2");
         assert_eq!(file.to_string(), "[core]\nmode=archive-z2\n");
+    }
+    /// Were each group looked for among all before it, this would take minutes.
+    #[test]
+    fn as_many_groups_as_there_is_room_for_are_told_apart() {
+        let count = MAX_CONFIG as usize / 8;
+        let text: String = (0..count).map(|n| format!("[{n:05x}]\n")).collect();
+        let again = format!("{text}[00007]\na=b\n");
+        let file = KeyFile::parse(&again).unwrap();
+        assert_eq!(file.groups.len(), count);
+        assert_eq!(file.get("00007", "a"), Some("b"));
     }
 }
