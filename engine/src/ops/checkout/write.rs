@@ -410,7 +410,8 @@ fn identical(
         let target = rustix::fs::readlinkat(dir, name, Vec::new()).at(at())?;
         return Ok(target.as_bytes() == header.symlink_target);
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // A FIFO that has taken its place must not make us wait.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut existing = File::from(rustix::fs::openat(dir, name, flags, Mode::empty()).at(at())?);
     if !job.options.user_mode && crate::fs::xattr::of_file(&existing).at(at())? != header.xattrs {
         return Ok(false);
