@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{Mode, OFlags};
 pub use storage::{DiskStorage, Storage, StorageFile};
 
 use crate::error::{IoResultExt, Result};
@@ -56,6 +57,21 @@ pub fn replace_cache_file(
         .and_then(|()| file.flush())
         .and_then(|()| std::fs::rename(&temporary, path))
         .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+}
+
+/// Opens a regular file, and nothing else that may be in its place; gives its size, too.
+pub(crate) fn open_regular(path: &Path) -> io::Result<(File, u64)> {
+    // Not even a FIFO may make us wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let stat = file.metadata()?;
+    match stat.is_file() {
+        true => Ok((file, stat.len())),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
+    }
 }
 
 /// Fails before a file system is filled up with what does not fit.

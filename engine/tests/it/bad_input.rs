@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::Command;
 
 use grove_engine::ops::source::{SourceOptions, add_tar};
+use grove_engine::ops::static_delta;
 use grove_engine::tree::MutableTree;
 use grove_engine::{Error, Repository, Silent};
 use tempfile::tempdir;
 
-use super::support::{commit_dir, commit_dir_with, make_tree, packs};
+use super::support::{Mount, commit_dir, commit_dir_with, make_tree, packs};
 
 fn open_error(path: &Path) -> Error {
     Repository::open(path).map(drop).unwrap_err()
@@ -261,48 +262,54 @@ fn a_cancelled_commit_leaves_nothing_behind() {
 fn a_full_disk_is_an_error_and_leaves_the_repository_as_it_was() {
     let dir = tempdir().unwrap();
     let disk = dir.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=6m", "none"])
-        .arg(&disk)
-        .output()
-        .is_ok_and(|out| out.status.success());
-    if !mounted {
-        println!("skipped: a small file system needs root");
+    let Some(_mount) = Mount::disk(&disk, 6 << 20) else {
         return;
-    }
+    };
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     fs::write(tree.join("small"), "fits").unwrap();
-    let check = || {
-        let repo = Repository::init(&disk.join("repo")).unwrap();
-        let (first, ..) = commit_dir(&repo, "os", &tree).unwrap();
-        fs::write(tree.join("large"), super::support::noise(1, 12 << 20)).unwrap();
-        let error = commit_dir(&repo, "os", &tree).unwrap_err();
-        let Error::Io { path, source } = &error else {
-            panic!("{error}")
-        };
-        assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "{error}");
-        assert!(path.starts_with(repo.path()), "{error}");
-        assert_eq!(repo.resolve_rev("os").unwrap(), first);
-        assert_eq!(
-            fs::read_dir(repo.path().join("staging")).unwrap().count(),
-            0
-        );
-        let report =
-            grove_engine::ops::fsck(&repo, grove_engine::ops::Level::Deep, &Silent).unwrap();
-        assert_eq!(report.problems, []);
-        fs::write(tree.join("large"), "fits again").unwrap();
-        commit_dir(&repo, "os", &tree).unwrap();
+    let repo = Repository::init(&disk.join("repo")).unwrap();
+    let (first, ..) = commit_dir(&repo, "os", &tree).unwrap();
+    fs::write(tree.join("large"), super::support::noise(1, 12 << 20)).unwrap();
+    let error = commit_dir(&repo, "os", &tree).unwrap_err();
+    let Error::Io { path, source } = &error else {
+        panic!("{error}")
     };
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "{error}");
+    assert!(path.starts_with(repo.path()), "{error}");
+    assert_eq!(repo.resolve_rev("os").unwrap(), first);
+    assert_eq!(
+        fs::read_dir(repo.path().join("staging")).unwrap().count(),
+        0
+    );
+    let report = grove_engine::ops::fsck(&repo, grove_engine::ops::Level::Deep, &Silent).unwrap();
+    assert_eq!(report.problems, []);
+    fs::write(tree.join("large"), "fits again").unwrap();
+    commit_dir(&repo, "os", &tree).unwrap();
+}
+
+#[test]
+fn what_is_no_regular_file_is_no_delta() {
+    let dir = tempdir().unwrap();
+    let repo = Repository::init(&dir.path().join("repo")).unwrap();
+    let fifo = dir.path().join("pipe");
     assert!(
-        Command::new("umount")
-            .arg("-l")
-            .arg(&disk)
+        Command::new("mkfifo")
+            .arg(&fifo)
             .status()
             .unwrap()
             .success()
     );
-    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    for path in [Path::new("/dev/zero"), &fifo, dir.path()] {
+        let of_ostree = static_delta::show(&repo, &static_delta::DeltaAt::Path(path)).map(drop);
+        let of_ours = grove_engine::ops::delta::show(path).map(drop);
+        for (refused, is_named) in [(of_ostree, path != dir.path()), (of_ours, true)] {
+            let error = refused.unwrap_err();
+            let Error::Io { source, .. } = &error else {
+                panic!("{error}")
+            };
+            let text = source.to_string();
+            assert_eq!(text == "not a regular file", is_named, "{error}: {text}");
+        }
+    }
 }

@@ -222,3 +222,32 @@ pub fn packs(repo: &Path) -> Vec<std::path::PathBuf> {
     packs.sort();
     packs
 }
+
+/// Something that is mounted for as long as this lives.
+pub struct Mount(std::path::PathBuf);
+
+impl Mount {
+    /// Mounts at a directory; says that a test skips when this needs other rights.
+    pub fn new(at: &Path, args: &[&str]) -> Option<Self> {
+        let mounted = Command::new("mount").args(args).arg(at).output();
+        if mounted.is_ok_and(|out| out.status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        println!("skipped: to mount a file system needs root");
+        None
+    }
+
+    /// A file system in memory of so many bytes.
+    pub fn disk(at: &Path, bytes: u64) -> Option<Self> {
+        fs::create_dir(at).unwrap();
+        let size = format!("size={bytes}");
+        Self::new(at, &["-t", "tmpfs", "-o", &size, "none"])
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::DeltaCounts;
 use crate::error::{Error, IoResultExt, Result};
-use crate::fs::{Storage, StorageFile};
+use crate::fs::{Storage, StorageFile, open_regular};
 use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::ops::changes::Fault;
@@ -211,8 +211,7 @@ pub(super) struct DeltaFile {
 impl DeltaFile {
     /// Opens a delta: its head, its table and the lengths are looked at.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).at(path)?;
-        let size = file.metadata().at(path)?.len();
+        let (file, size) = open_regular(path).at(path)?;
         let wrong = |detail: &str| Fault::invalid(detail).of(path);
         let mut head = vec![0; (HEAD_SIZE as u64).min(size) as usize];
         file.read_exact_at(&mut head, 0).at(path)?;

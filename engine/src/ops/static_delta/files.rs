@@ -1,7 +1,7 @@
 //! Deltas as files: where they lie, what they hold, whether they are sound.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -13,6 +13,7 @@ use super::superblock::{PartHead, Superblock};
 use super::writer::check;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
+use crate::fs::open_regular;
 use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::object::gvariant::{Part, Tuple};
@@ -60,12 +61,12 @@ impl Opened {
         } else {
             path.to_owned()
         };
-        let size = fs::metadata(&path).at(&path)?.len();
+        let (file, size) = open_regular(&path).at(&path)?;
         let wrong = |fault: Fault| fault.of(&path);
         if size > MAX_SUPERBLOCK {
             return Err(wrong(Fault::invalid("it is too large")));
         }
-        let bytes = fs::read(&path).at(&path)?;
+        let bytes = read_all(file, size).at(&path)?;
         let signed = bytes.first_chunk() == Some(&SIGNED_MAGIC.to_be_bytes());
         let inner = if signed {
             signed_part(&bytes).map_err(wrong)?
@@ -88,7 +89,7 @@ impl Opened {
             Some(file) => (self.path.clone(), file),
             None => {
                 let path = self.path.with_file_name(number.to_string());
-                let size = fs::metadata(&path).at(&path)?.len();
+                let (file, size) = open_regular(&path).at(&path)?;
                 if size != head.size {
                     let detail = format!("the part has {size} bytes, not {}", head.size);
                     return Err(Error::InvalidDelta { path, detail });
@@ -97,7 +98,7 @@ impl Opened {
                     let detail = "the part is larger than any client takes".to_owned();
                     return Err(Error::InvalidDelta { path, detail });
                 }
-                let bytes = fs::read(&path).at(&path)?;
+                let bytes = read_all(file, size).at(&path)?;
                 (path, bytes)
             }
         };
@@ -127,6 +128,12 @@ impl Opened {
             None => Ok(()),
         }
     }
+}
+
+fn read_all(file: fs::File, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(size).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The superblock within its signatures, `(taya{sv})`. Signatures are not this module's business.
