@@ -92,10 +92,16 @@ impl Drop for Lease {
     }
 }
 
-/// Whether a file cannot be made here at all, by this user or by anyone.
+/// Whether a file cannot be made here at all, by this user or by anyone, or has no room: what is in
+/// a repository can be read nevertheless.
 fn is_refusal(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
-        || error.kind() == io::ErrorKind::ReadOnlyFilesystem
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// The leases of living processes; those of dead ones are removed.

@@ -5,6 +5,7 @@
 mod alike;
 mod bad_input;
 mod checkout;
+mod checkout_refused;
 mod commit;
 mod concurrent;
 mod crash;
