@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use crate::error::Result;
 use crate::id::{ObjectId, PackId};
 use crate::index::ObjectIndex;
 use crate::index::flat::FlatIndex;
@@ -126,4 +127,28 @@ pub fn own_delta(data: &[u8]) {
         drop(ops::delta::show(&path));
     }
     ops::delta::try_section(data);
+}
+
+/// Superblocks of static deltas.
+pub fn static_superblock(data: &[u8]) {
+    ops::static_delta::try_superblock(data);
+}
+
+/// Parts of static deltas that take bytes from a repository.
+pub fn static_part(repo: &repo::Repository, data: &[u8]) {
+    ops::static_delta::try_part(repo, data);
+}
+
+/// Inputs of [`static_part`] with the parts of the delta in a directory.
+///
+/// # Errors
+/// The directory has no sound delta.
+pub fn static_part_seeds(delta: &Path) -> Result<Vec<Vec<u8>>> {
+    ops::static_delta::part_seeds(delta)
+}
+
+/// Files of OSTree repositories: objects of archives, and key files.
+pub fn foreign_files(data: &[u8]) {
+    ops::ostree::try_filez(data);
+    ops::ostree::try_key_file(data);
 }

@@ -3,6 +3,7 @@
 //! Parsers must not panic, and what they accept is written back byte for byte. The same functions
 //! run in the engine's ordinary tests over mutated good inputs.
 
+use grove_engine::Repository;
 use grove_engine::object::{Commit, DirMeta, Dirtree, FileHeader, Variant};
 
 /// Commits with their metadata.
@@ -97,4 +98,19 @@ pub fn recoding(data: &[u8]) {
 /// Deltas of our own.
 pub fn own_delta(data: &[u8]) {
     grove_engine::fuzz::own_delta(data);
+}
+
+/// Superblocks of static deltas.
+pub fn static_superblock(data: &[u8]) {
+    grove_engine::fuzz::static_superblock(data);
+}
+
+/// Parts of static deltas that take bytes from a repository.
+pub fn static_part(repo: &Repository, data: &[u8]) {
+    grove_engine::fuzz::static_part(repo, data);
+}
+
+/// Objects of archives and key files of OSTree repositories.
+pub fn foreign_files(data: &[u8]) {
+    grove_engine::fuzz::foreign_files(data);
 }

@@ -56,7 +56,7 @@ fn run(target: fn(&[u8]), seeds: &[Vec<u8>]) {
     run_rounds(target, seeds, ROUNDS);
 }
 
-fn run_rounds(target: fn(&[u8]), seeds: &[Vec<u8>], rounds: usize) {
+fn run_rounds(target: impl Fn(&[u8]), seeds: &[Vec<u8>], rounds: usize) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for seed in seeds {
         target(seed);
@@ -264,4 +264,92 @@ fn fuzz_own_delta() {
     let mut seeds: Vec<Vec<u8>> = contents.map(|(_, range)| file[range].to_vec()).collect();
     seeds.push(file);
     run_rounds(targets::own_delta, &seeds, 600);
+}
+
+/// A static delta in a directory, and one with its parts in the superblock; of files that are whole,
+/// patched, and spliced.
+fn static_deltas(scene: &super::own_delta::Scene) -> [std::path::PathBuf; 2] {
+    use grove_engine::ops::static_delta::{DeltaName, GenerateOptions, generate};
+    let name = DeltaName {
+        from: Some(scene.old),
+        to: scene.new,
+    };
+    [("parts", false), ("inline", true)].map(|(dir, inline)| {
+        let dir = scene.path(dir);
+        std::fs::create_dir(&dir).unwrap();
+        let mut options = GenerateOptions::default();
+        options.inline = inline;
+        options.big_endian = inline;
+        options.output = Some(dir.join("superblock"));
+        generate(&scene.repo, name, &options, &grove_engine::Silent).unwrap();
+        dir
+    })
+}
+
+fn small_trees(root: &std::path::Path) {
+    let write = |path: &str, bytes: &[u8]| {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    let text = super::support::noise(1, 3000);
+    let moved = [&text[2000..], &text[..2000]].concat();
+    let mut patched = text.clone();
+    patched.iter_mut().step_by(100).for_each(|byte| *byte ^= 1);
+    write("a/usr/spliced", &text);
+    write("b/usr/spliced", &moved);
+    write("a/usr/patched", &text);
+    write("b/usr/patched", &patched);
+    write("b/usr/new", b"a few words");
+    std::os::unix::fs::symlink("new", root.join("b/usr/link")).unwrap();
+}
+
+#[test]
+fn fuzz_static_deltas() {
+    let scene = super::own_delta::Scene::new(small_trees);
+    let dirs = static_deltas(&scene);
+    let read = |dir: &std::path::PathBuf| std::fs::read(dir.join("superblock")).unwrap();
+    let mut superblocks = dirs.each_ref().map(read).to_vec();
+    // With no signatures around it: a number, the superblock, and where that ends.
+    let mut signed = [b"OSTSGNDT".as_slice(), &superblocks[0]].concat();
+    let end = u16::try_from(signed.len()).unwrap();
+    signed.resize(signed.len().next_multiple_of(8), 0);
+    signed.extend_from_slice(&end.to_le_bytes());
+    superblocks.push(signed);
+    run_rounds(targets::static_superblock, &superblocks, 6_000);
+    let parts = dirs.each_ref().map(|dir| {
+        let seeds = grove_engine::fuzz::static_part_seeds(dir);
+        seeds.unwrap()
+    });
+    assert_eq!(parts[0], parts[1]);
+    let part = |data: &[u8]| targets::static_part(&scene.repo, data);
+    run_rounds(part, &parts[0], 6_000);
+    // As files.
+    let file = std::fs::read(dirs[0].join("0")).unwrap();
+    run_rounds(part, &[file], 600);
+}
+
+/// Objects of archives, some of their content stored and some compressed, and configurations.
+#[test]
+fn fuzz_foreign_files() {
+    let header = |mode, target: &[u8]| FileHeader {
+        uid: 0,
+        gid: 0,
+        mode,
+        symlink_target: target.to_vec(),
+        xattrs: xattrs(),
+    };
+    let content = b"a few words ".repeat(20);
+    let filez = |level| {
+        let level = flate2::Compression::new(level);
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
+        std::io::Write::write_all(&mut encoder, &content).unwrap();
+        let prefix = header(0o100_644, b"").archive_prefix(content.len() as u64);
+        [prefix, encoder.finish().unwrap()].concat()
+    };
+    let link = header(FileHeader::SYMLINK_MODE, b"../target").archive_prefix(0);
+    let config =
+        "# of ours\n[core]\nrepo_version=1\nmode = bare\n\n[remote \"a\"]\nurl=http://x/?a=b\n";
+    let seeds = [filez(0), filez(6), link, config.as_bytes().to_vec()];
+    run(targets::foreign_files, &seeds);
 }

@@ -3,6 +3,7 @@
 
 mod export;
 mod filez;
+mod fuzz;
 mod import;
 mod keyfile;
 mod loose;
@@ -15,6 +16,7 @@ use std::fmt;
 
 pub use self::export::{ExportOptions, ExportReport, export};
 pub(crate) use self::filez::{Counter, deflate};
+pub(crate) use self::fuzz::{try_filez, try_key_file};
 pub use self::import::{ImportOptions, ImportReport, import};
 use self::keyfile::KeyFile;
 pub use self::pull::{Planner, Pull, Transfer};

@@ -137,7 +137,7 @@ fn read_all(file: fs::File, size: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The superblock within its signatures, `(taya{sv})`. Signatures are not this module's business.
-fn signed_part(bytes: &[u8]) -> Result<&[u8], Fault> {
+pub(super) fn signed_part(bytes: &[u8]) -> Result<&[u8], Fault> {
     let mut tuple = Tuple::new(Part::whole(bytes), 1)?;
     tuple.fixed(8, 8)?;
     let inner = tuple.variable(1)?.bytes();

@@ -7,6 +7,7 @@
 
 mod apply;
 mod files;
+mod fuzz;
 mod generate;
 mod machine;
 mod name;
@@ -21,6 +22,7 @@ pub use self::files::{
     DeltaAt, DeltaInfo, PartInfo, VerifyReport, delete, exists, list, show, verify,
 };
 pub(in crate::ops) use self::files::{list_at, size};
+pub(crate) use self::fuzz::{part_seeds, try_part, try_superblock};
 pub use self::generate::{GenerateOptions, GenerateReport, generate};
 pub use self::name::DeltaName;
 pub use self::part::Effort;

@@ -63,7 +63,7 @@ pub(super) fn type_of(kind: ObjectKind) -> u8 {
     }
 }
 
-fn kind_of(number: u8) -> Result<ObjectKind, DecodeError> {
+pub(super) fn kind_of(number: u8) -> Result<ObjectKind, DecodeError> {
     let kinds = [
         ObjectKind::File,
         ObjectKind::Dirtree,
