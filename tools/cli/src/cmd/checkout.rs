@@ -8,6 +8,7 @@ use grove_engine::ops::checkout::{
     CheckoutOptions, CheckoutReport, Durability, Union, checkout, update,
 };
 use grove_engine::{Error as Engine, ObjectId};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::cli::Globals;
@@ -18,7 +19,9 @@ use crate::ui::{self, SizeSwitch};
 /// Write a commit to a new directory
 ///
 /// Owners, modes and extended attributes are those of the commit; modification times are 0, as
-/// OSTree has it. A checkout that was interrupted goes on where it was when it is called again.
+/// OSTree has it. A checkout that was interrupted goes on where it was when it is called again. Where
+/// that could not be noted, as the repository's cache cannot be written or the file system knows no
+/// times of birth, remove the directory first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove checkout os/stable /srv/root\n  \
     grove checkout --update os/testing /srv/root\n  \
@@ -178,16 +181,18 @@ fn tell(
 }
 
 fn explain(error: Engine, args: &Args) -> Error {
-    let kind = match &error {
-        Engine::Io { source, .. } => Some(source.kind()),
-        _ => None,
+    let (kind, number) = match &error {
+        Engine::Io { source, .. } => (Some(source.kind()), source.raw_os_error()),
+        _ => (None, None),
     };
+    let is_privilege = number == Some(Errno::PERM.raw_os_error());
     let hint = match kind {
-        Some(std::io::ErrorKind::PermissionDenied) if !args.user_mode => {
+        Some(std::io::ErrorKind::PermissionDenied) if is_privilege && !args.user_mode => {
             "only root can set any owner; -U leaves owners and extended attributes alone"
         }
         Some(std::io::ErrorKind::AlreadyExists) => {
-            "name a new directory, or add to an existing one with --union or --union-add"
+            "name a new directory, or add to an existing one with --union or --union-add; what an \
+             interrupted checkout left there, remove first"
         }
         Some(std::io::ErrorKind::CrossesDevices) => {
             "hard links need a directory on the file system of the repository; leave out -H"

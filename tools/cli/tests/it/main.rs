@@ -25,6 +25,7 @@ mod ostree;
 mod progress;
 mod prune;
 mod readme;
+mod refused;
 mod repair;
 mod report;
 mod size;
