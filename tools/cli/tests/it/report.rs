@@ -4,9 +4,9 @@ use std::process::{Command, Stdio};
 
 use crate::env::Env;
 
-/// What a browser makes of the page at a width of so many pixels, and what it complains about.
-fn browse(env: &Env, width: u32) -> Option<(String, String)> {
-    let page = format!("file://{}", env.path("report.html").display());
+/// What a browser makes of a page at a width of so many pixels, and what it complains about.
+fn browse(env: &Env, page: &str, width: u32) -> Option<(String, String)> {
+    let page = format!("file://{}", env.path(page).display());
     let browser = Command::new("chromium")
         .args([
             "--headless",
@@ -44,7 +44,7 @@ fn a_browser_shows_the_page_without_complaint() {
     let source = std::fs::read_to_string(env.path("report.html")).expect("the page");
     assert!(!source.contains("http"), "it leads to nothing outside");
     for width in [1280, 400] {
-        let Some((dom, complaints)) = browse(&env, width) else {
+        let Some((dom, complaints)) = browse(&env, "report.html", width) else {
             return;
         };
         assert_eq!(complaints, "", "at {width}");
@@ -60,11 +60,49 @@ fn a_browser_shows_the_page_without_complaint() {
     }
 }
 
+/// Tells the page around it how wide it is, and how wide its window.
+const MEASURE: &str = "<script>onload = () => parent.postMessage(\
+    document.documentElement.scrollWidth + ' in ' + innerWidth, '*')</script></body>";
+
+#[test]
+fn nothing_of_the_page_is_beside_a_window_of_either_width() {
+    let env = Env::with_commits();
+    // Names that are hard to find room for.
+    let long = "very-long-name-without-a-place-to-break-it".repeat(4);
+    env.file(&format!("two/{long}/{long}"), "x", 0o644);
+    env.ok(&["commit", "-b", &format!("os/{}", &long[..90]), "two"]);
+    env.ok(&["stats", "--html", "report.html"]);
+    let page = std::fs::read_to_string(env.path("report.html")).expect("the page");
+    let measured = page.replace("</body>", MEASURE);
+    assert_ne!(page, measured);
+    std::fs::write(env.path("measured.html"), measured).expect("a copy");
+    for width in [1280, 400] {
+        // In a frame, as windows of browsers have a least width.
+        let around = format!(
+            "<!doctype html><body><iframe src='measured.html' style='width:{width}px;height:900px;\
+             border:0'></iframe><script>onmessage = event => document.title = event.data</script>"
+        );
+        std::fs::write(env.path("around.html"), around).expect("a page");
+        let Some((dom, complaints)) = browse(&env, "around.html", 1400) else {
+            return;
+        };
+        assert_eq!(complaints, "", "at {width}");
+        let title = dom
+            .split_once("<title>")
+            .and_then(|(_, rest)| rest.split_once("</title>"));
+        let (title, _) = title.unwrap_or_else(|| panic!("no measure at {width}: {dom}"));
+        let (scrolls, window) = title.split_once(" in ").expect("two numbers");
+        let number = |text: &str| text.parse::<u32>().expect("a number");
+        assert_eq!(number(window), width);
+        assert!(number(scrolls) <= width, "{title} at {width}");
+    }
+}
+
 #[test]
 fn the_page_of_an_empty_repository_says_so_little() {
     let env = Env::new();
     env.ok(&["stats", "--html", "report.html"]);
-    if let Some((dom, complaints)) = browse(&env, 1280) {
+    if let Some((dom, complaints)) = browse(&env, "report.html", 1280) {
         assert_eq!(complaints, "");
         assert!(dom.contains("<section id=\"where\" hidden"), "{dom}");
     }
