@@ -301,10 +301,8 @@ impl Task<'_> {
                 let (batch, later) = rest.split_at(next.len());
                 let now = std::mem::take(&mut next);
                 // One is read while the one before is stored.
-                let (put, read) = rayon::join(
-                    || self.put(&mut txn, batch, now),
-                    || self.read_batch(later),
-                );
+                let (put, read) =
+                    rayon::join(|| self.put(&mut txn, batch, now), || self.read_batch(later));
                 put?;
                 (rest, next) = (later, read?);
                 stored += batch.iter().map(|item| item.weight.size).sum::<u64>();
