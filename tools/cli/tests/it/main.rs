@@ -20,6 +20,7 @@ mod interrupt;
 mod kill;
 mod look;
 mod mount;
+mod mount_service;
 mod mount_uses;
 mod ostree;
 mod progress;

@@ -71,7 +71,7 @@ impl Mounts {
     }
 
     /// The process that serves a mount.
-    fn server(&self, dir: &str) -> Pid {
+    pub fn server(&self, dir: &str) -> Pid {
         let report = self.json(&["mount", "--stats", dir]);
         let pid = report["sessions"][0]["process"].as_i64().expect("a number");
         Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id")
@@ -98,7 +98,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn is_running(pid: Pid) -> bool {
+pub fn is_running(pid: Pid) -> bool {
     // A process that nobody waits for stays as a zombie where nothing adopts it.
     let status = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     status.is_ok_and(|text| !text.contains(") Z "))
@@ -358,7 +358,7 @@ fn errors_met_while_serving_are_written_down() {
 }
 
 /// A link to the program by the name that mount(8) looks for.
-fn helper(env: &Env) -> PathBuf {
+pub fn helper(env: &Env) -> PathBuf {
     let link = env.path("mount.fuse.grove");
     symlink(GROVE, &link).expect("a link");
     link

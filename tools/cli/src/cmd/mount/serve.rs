@@ -46,7 +46,6 @@ pub fn daemon(in_background: bool, globals: &Globals) -> Result<ExitCode> {
 
 /// Serves one mount.
 pub fn private(job: &Job, in_background: bool, globals: &Globals) -> Result<ExitCode> {
-    detach_from_terminal(in_background);
     // Serving goes on in another working directory.
     let path = globals.repo_path();
     let path = std::fs::canonicalize(&path).at(&path)?;
@@ -80,6 +79,9 @@ pub fn private(job: &Job, in_background: bool, globals: &Globals) -> Result<Exit
     let _reporter = mounted.report()?;
     let unmounter = mounted.unmounter();
     thread::spawn(move || unmount_on_signal(signals, &unmounter));
+    // Not before: of a directory that systemd mounts when it is looked at (autofs), those who look
+    // wait for the mount, all but the process group of the one who mounts.
+    detach_from_terminal(in_background);
     settle(in_background)?;
     mounted.wait()?;
     Ok(ExitCode::SUCCESS)
