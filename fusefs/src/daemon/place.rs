@@ -58,6 +58,11 @@ impl Place {
         &self.repository
     }
 
+    /// Whether a daemon can be met here, one of this user or root.
+    pub fn has_daemon(&self) -> bool {
+        matches!(self.connect(), Ok(Some(_)))
+    }
+
     /// The directory of the socket; exists while there is a daemon.
     pub(super) fn dir(&self) -> &Path {
         &self.dir

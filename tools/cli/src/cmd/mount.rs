@@ -13,6 +13,7 @@ mod options;
 mod serve;
 mod stats;
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -25,6 +26,10 @@ use crate::json::JsonSwitch;
 use background::Failed;
 use options::Options;
 
+/// Set for what systemd starts. It ends the processes of a unit with the unit, so a process that
+/// serves other mounts, too, must not begin there.
+const UNDER_SYSTEMD: &str = "INVOCATION_ID";
+
 /// Show a commit, or all of them, as a directory; list mounts, or tell what they did
 ///
 /// Returns when the mount is usable. Nothing is copied: files are read from the repository when
@@ -35,8 +40,8 @@ use options::Options;
 ///
 /// Mounts made by root share one process for each repository, and what the kernel has cached of a
 /// file serves all of them. The process starts with the first mount and ends after the last. For
-/// users without that right, in another mount namespace than that process, and with --private, a
-/// mount has a process of its own.
+/// users without that right, in another mount namespace than that process, in a systemd unit if no
+/// such process runs yet, and with --private, a mount has a process of its own.
 ///
 /// Without arguments, the mounts that can be seen from here are listed.
 #[derive(Debug, clap::Args)]
@@ -211,14 +216,7 @@ fn mount_commit(job: &Job, globals: &Globals) -> Result<(), Failed> {
     if !job.options.needs_own_process() {
         // What is no repository is said by the one who opens it.
         if let Ok(place) = Place::of(&globals.repo_path()) {
-            let request = MountRequest {
-                rev: job.rev.clone(),
-                attrs: job.options.attrs,
-                xattrs: job.options.xattrs,
-                numbering: job.options.numbering(),
-            };
-            let start = || background::start_daemon(place.repository());
-            match mount_shared(&place, &request, &job.dir, start)? {
+            match mount_in(&place, job)? {
                 Shared::Mounted(_) => return Ok(()),
                 Shared::Not(why) if globals.verbose => {
                     eprintln!("note: a process for this mount alone: {why}");
@@ -228,6 +226,22 @@ fn mount_commit(job: &Job, globals: &Globals) -> Result<(), Failed> {
         }
     }
     background::start_private(job, globals)
+}
+
+/// Mounts in the session of a repository's daemon.
+fn mount_in(place: &Place, job: &Job) -> Result<Shared, Failed> {
+    if env::var_os(UNDER_SYSTEMD).is_some() && !place.has_daemon() {
+        let why = "it is of a systemd unit, and would end with it";
+        return Ok(Shared::Not(why.to_owned()));
+    }
+    let request = MountRequest {
+        rev: job.rev.clone(),
+        attrs: job.options.attrs,
+        xattrs: job.options.xattrs,
+        numbering: job.options.numbering(),
+    };
+    let start = || background::start_daemon(place.repository());
+    mount_shared(place, &request, &job.dir, start)
 }
 
 fn explain(error: MountError) -> Error {

@@ -2,12 +2,17 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
-use crate::mount::{Mounts, can_share, until};
+use crate::mount::{Mounts, can_share, helper, until};
 
 /// A directory that the kernel has mounted when someone looks at it, as systemd makes it.
 struct Automount<'a> {
@@ -69,4 +74,45 @@ fn a_mount_on_demand_does_not_wait_for_itself() {
         assert_eq!(mounts.read("mnt/hello"), "hello, world\n");
         env.ok(&["umount", "mnt"]);
     }
+}
+
+#[test]
+fn what_systemd_mounts_shares_the_process_of_a_service_but_starts_none() {
+    if !can_share() {
+        return;
+    }
+    let mounts = Mounts::new(&["m1", "m2", "own"]);
+    let env = &mounts.env;
+    let in_unit = |mut command: Command| {
+        command.env("INVOCATION_ID", "test");
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+    };
+    let is_shared = |dir: &str| {
+        let report = mounts.json(&["mount", "--stats", dir]);
+        report["sessions"][0]["shared"] == Value::Bool(true)
+    };
+    in_unit(env.command(&["mount", "os/main", "own"]));
+    assert!(!is_shared("own"), "the service may end any time");
+
+    let manager = UnixDatagram::bind(env.path("notify")).expect("a socket");
+    let timeout = Some(Duration::from_secs(60));
+    manager.set_read_timeout(timeout).expect("a socket");
+    let mut command = env.command(&["mount", "--daemon"]);
+    command.env("NOTIFY_SOCKET", env.path("notify"));
+    let mut daemon = command.stdout(Stdio::null()).spawn().expect("grove");
+    let mut told = [0; 100];
+    let len = manager.recv(&mut told).expect("it becomes ready");
+    assert_eq!(&told[..len], b"READY=1");
+    in_unit(env.command(&["mount", "os/main", "m1"]));
+    let mut helper = Command::new(helper(env));
+    helper
+        .args(["repo#os/main", "m2"])
+        .current_dir(env.path(""));
+    in_unit(helper);
+    for dir in ["m1", "m2"] {
+        assert_eq!(mounts.server(dir), Pid::from_child(&daemon), "{dir}");
+    }
+    kill_process(Pid::from_child(&daemon), Signal::TERM).expect("it runs");
+    assert!(daemon.wait().expect("it ends").success());
 }

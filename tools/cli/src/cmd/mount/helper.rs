@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use grove_fusefs::daemon::{Place, shared_stats};
+use grove_fusefs::daemon::Place;
 use grove_fusefs::{MountError, mounts};
 
 use super::options::Options;
@@ -28,9 +28,6 @@ const NAMES: [&str; 2] = ["mount.fuse.grove", "mount.grove"];
 const USAGE: u8 = 1;
 /// mount(8): mount failure.
 const FAILED: u8 = 32;
-/// Set for what systemd starts. It ends the processes of a unit with the unit, so a process that
-/// serves other mounts, too, must not begin there.
-const UNDER_SYSTEMD: &str = "INVOCATION_ID";
 
 /// Mounts a commit of a Grove repository, for mount(8)
 #[derive(Debug, Parser)]
@@ -117,13 +114,10 @@ fn run_with(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let globals = Globals {
-        repo: Some(repo.clone()),
+        repo: Some(repo),
         verbose: args.verbose,
         ..Globals::default()
     };
-    if env::var_os(UNDER_SYSTEMD).is_some() && !has_daemon(&repo) {
-        options.private = true;
-    }
     let job = Job {
         rev,
         dir: args.dir.clone(),
@@ -139,11 +133,6 @@ fn split(spec: &str) -> (PathBuf, Option<String>) {
         Some((repo, rev)) => (repo.into(), Some(rev.to_owned())),
         None => (spec.into(), None),
     }
-}
-
-fn has_daemon(repo: &Path) -> bool {
-    let sessions = Place::of(repo).and_then(|place| shared_stats(&place));
-    sessions.is_ok_and(|sessions| !sessions.is_empty())
 }
 
 /// Whether the same is mounted there already: `mount --all` tries again what it does not recognise.

@@ -1,8 +1,12 @@
 //! Serving: the daemon of a repository, and the process of one mount.
 
+use std::env;
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +23,9 @@ use super::log::{self, Log};
 use super::{Job, explain};
 use crate::cli::Globals;
 use crate::exit::Result;
+
+/// Names the socket of a service manager that waits until a service is ready.
+const NOTIFY: &str = "NOTIFY_SOCKET";
 
 /// Serves all mounts of the repository.
 pub fn daemon(in_background: bool, globals: &Globals) -> Result<ExitCode> {
@@ -39,7 +46,7 @@ pub fn daemon(in_background: bool, globals: &Globals) -> Result<ExitCode> {
         true => Daemon::start(repo, place, options, Stay::WhileMounted)?,
         false => Daemon::start_alone(repo, place, options, Stay::UntilSignal)?,
     };
-    settle(true)?;
+    settle(true, in_background)?;
     daemon.run(signals.as_fd())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -82,7 +89,7 @@ pub fn private(job: &Job, in_background: bool, globals: &Globals) -> Result<Exit
     // Not before: of a directory that systemd mounts when it is looked at (autofs), those who look
     // wait for the mount, all but the process group of the one who mounts.
     detach_from_terminal(in_background);
-    settle(in_background)?;
+    settle(in_background, in_background)?;
     mounted.wait()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -100,15 +107,32 @@ fn detach_from_terminal(in_background: bool) {
     }
 }
 
-/// Keeps no directory busy, and says that all is ready.
-fn settle(tell: bool) -> Result<()> {
-    std::env::set_current_dir("/").at("/")?;
+/// Keeps no directory busy, and says that all is ready: also to systemd, if it waits for that. What
+/// runs in the background is not what it waits for.
+fn settle(tell: bool, in_background: bool) -> Result<()> {
+    env::set_current_dir("/").at("/")?;
+    if !in_background
+        && let Some(socket) = env::var_os(NOTIFY)
+        && let Err(error) = notify(&socket)
+    {
+        let _ = writeln!(io::stderr(), "warning: cannot tell systemd: {error}");
+    }
     if tell {
         let mut out = io::stdout();
         out.write_all(READY)?;
         out.flush()?;
     }
     Ok(())
+}
+
+/// As sd_notify(3) does it.
+fn notify(socket: &OsStr) -> io::Result<()> {
+    let at = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    let sender = UnixDatagram::unbound()?;
+    sender.send_to_addr(b"READY=1", &at).map(drop)
 }
 
 /// Gets a byte with each SIGINT and SIGTERM; the second one kills.
