@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::mount::{Mounts, can_share, helper, until};
+use crate::mount::{Mounts, can_share, helper, is_running, until};
 
 /// A directory that the kernel has mounted when someone looks at it, as systemd makes it.
 struct Automount<'a> {
@@ -115,4 +115,31 @@ fn what_systemd_mounts_shares_the_process_of_a_service_but_starts_none() {
     }
     kill_process(Pid::from_child(&daemon), Signal::TERM).expect("it runs");
     assert!(daemon.wait().expect("it ends").success());
+}
+
+#[test]
+fn the_helper_mounts_again_where_the_server_has_died() {
+    if !can_share() {
+        return;
+    }
+    let mounts = Mounts::new(&["mnt"]);
+    let env = &mounts.env;
+    let helper = helper(env);
+    for _ in 0..2 {
+        let mut command = Command::new(&helper);
+        command.args(["repo#os/main", "mnt"]);
+        let output = command.current_dir(env.path("")).output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(mounts.read("mnt/hello"), "hello, world\n");
+        kill(&mounts, "mnt");
+    }
+    env.ok(&["umount", "mnt"]);
+}
+
+/// Kills the server of a mount.
+fn kill(mounts: &Mounts, dir: &str) {
+    let server = mounts.server(dir);
+    kill_process(server, Signal::KILL).expect("it runs");
+    until("its end", || !is_running(server));
 }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use grove_fusefs::daemon::Place;
-use grove_fusefs::{MountError, mounts};
+use grove_fusefs::{MountError, clear_stale, mounts};
 
 use super::options::Options;
 use super::{Job, mount};
@@ -123,6 +123,8 @@ fn run_with(args: &Args) -> Result<bool> {
         dir: args.dir.clone(),
         options,
     };
+    // What a dead server left looks like the mount that it was.
+    clear_stale(&job.dir)?;
     Ok(is_there(&job, &globals) || mount(&job, &globals)? == ExitCode::SUCCESS)
 }
 
