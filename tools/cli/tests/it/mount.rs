@@ -142,16 +142,49 @@ fn a_mount_in_front_ends_with_a_signal() {
     }
     let mounts = Mounts::new(&["mnt"]);
     let env = &mounts.env;
-    let mut command = env.command(&["mount", "-f", "os/main", "mnt"]);
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("grove");
+    for signal in [Signal::INT, Signal::HUP, Signal::QUIT] {
+        // Whatever the one who runs the tests ignores.
+        let mut command = Command::new("env");
+        command
+            .args(["--default-signal", GROVE, "mount", "-f", "os/main", "mnt"])
+            .current_dir(env.path(""))
+            .env("GROVE_REPO", "repo");
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("grove");
+        until("the mount", || env.path("mnt/hello").exists());
+        kill_process(Pid::from_child(&child), signal).expect("grove runs");
+        assert!(child.wait().expect("grove ends").success());
+        let mut errors = String::new();
+        let mut stderr = child.stderr.take().expect("a pipe");
+        stderr.read_to_string(&mut errors).expect("text");
+        assert_eq!(errors, "");
+        assert!(!env.path("mnt/hello").exists());
+    }
+}
+
+#[test]
+fn a_mount_in_front_outlives_its_terminal_if_it_was_started_so() {
+    if !can_mount() || !have("nohup") {
+        return;
+    }
+    let mounts = Mounts::new(&["mnt"]);
+    let env = &mounts.env;
+    let mut command = Command::new("nohup");
+    command
+        .args([GROVE, "mount", "-f", "os/main", "mnt"])
+        .current_dir(env.path(""))
+        .env("GROVE_REPO", "repo");
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = quiet.spawn().expect("grove");
     until("the mount", || env.path("mnt/hello").exists());
-    kill_process(Pid::from_child(&child), Signal::INT).expect("grove runs");
+    let pid = Pid::from_child(&child);
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("a process");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.expect("a mask").trim(), 16).expect("a mask");
+    assert_eq!(ignored & 1, 1, "SIGHUP");
+    kill_process(pid, Signal::HUP).expect("grove runs");
+    assert_eq!(mounts.read("mnt/hello"), "hello, world\n");
+    kill_process(pid, Signal::TERM).expect("grove runs");
     assert!(child.wait().expect("grove ends").success());
-    let mut errors = String::new();
-    let mut stderr = child.stderr.take().expect("a pipe");
-    stderr.read_to_string(&mut errors).expect("text");
-    assert_eq!(errors, "");
-    assert!(!env.path("mnt/hello").exists());
 }
 
 #[test]

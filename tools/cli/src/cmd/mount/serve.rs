@@ -1,7 +1,8 @@
 //! Serving: the daemon of a repository, and the process of one mount.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, c_int};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
@@ -16,7 +17,7 @@ use grove_engine::Repository;
 use grove_engine::error::IoResultExt;
 use grove_fusefs::daemon::{Daemon, DaemonOptions, Place, Stay};
 use grove_fusefs::{MountOptions, Umount, Unmounter, What, clear_stale, mount, overlay};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::background::READY;
 use super::log::{self, Log};
@@ -55,7 +56,7 @@ pub fn daemon(in_background: bool, globals: &Globals) -> Result<ExitCode> {
 pub fn private(job: &Job, in_background: bool, globals: &Globals) -> Result<ExitCode> {
     // Serving goes on in another working directory.
     let path = globals.repo_path();
-    let path = std::fs::canonicalize(&path).at(&path)?;
+    let path = fs::canonicalize(&path).at(&path)?;
     let repo = Repository::open(&path)?;
     let mut options = MountOptions::default();
     options.name = format!("grove:{}", path.display());
@@ -135,16 +136,30 @@ fn notify(socket: &OsStr) -> io::Result<()> {
     sender.send_to_addr(b"READY=1", &at).map(drop)
 }
 
-/// Gets a byte with each SIGINT and SIGTERM; the second one kills.
+/// Gets a byte with each signal that asks to end; the second one kills. A terminal that is closed
+/// asks, too, unless the one who started this said otherwise: nohup(1) does.
 fn listen() -> io::Result<UnixStream> {
     let (receiver, sender) = UnixStream::pair()?;
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    let of_terminal = [SIGHUP, SIGQUIT]
+        .into_iter()
+        .filter(|signal| !is_ignored(*signal));
+    for signal in [SIGINT, SIGTERM].into_iter().chain(of_terminal) {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
         signal_hook::flag::register(signal, Arc::clone(&flag))?;
         signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
     }
     Ok(receiver)
+}
+
+/// Whether the process was started without a signal.
+fn is_ignored(signal: c_int) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 fn unmount_on_signal(mut signals: UnixStream, unmounter: &Unmounter) {
