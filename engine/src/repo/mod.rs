@@ -190,6 +190,13 @@ impl Repository {
         Ok(commits)
     }
 
+    /// A number that grows when commits come or go, and at other times, too: how to find that out
+    /// without looking for them. It means nothing to another value of this type.
+    pub fn generation(&self) -> Result<u64> {
+        self.store.refresh()?;
+        Ok(self.store.generation())
+    }
+
     /// Finds the commit that a rev names: a checksum, a unique abbreviation of one, a ref, or
     /// `REV^` for the parent of `REV`.
     pub fn resolve_rev(&self, rev: &str) -> Result<ObjectId> {

@@ -11,6 +11,7 @@ mod spill;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use lru::LruCache;
@@ -41,6 +42,8 @@ pub(crate) const CACHE_BYTES: usize = 64 << 20;
 pub(crate) struct Store {
     paths: IndexPaths,
     index: RwLock<Arc<Index>>,
+    /// How often it was loaded anew.
+    loads: AtomicU64,
     packs: Mutex<LruCache<PackId, Arc<PackReader>>>,
     /// Sizes of packs: they never change.
     sizes: Mutex<HashMap<PackId, u64>>,
@@ -94,6 +97,7 @@ impl Store {
         Ok(Self {
             paths,
             index,
+            loads: AtomicU64::new(0),
             packs,
             sizes: Mutex::default(),
             cache: BlockCache::new(CACHE_BYTES, repo),
@@ -125,12 +129,18 @@ impl Store {
     pub(crate) fn set_index(&self, index: Index) {
         let index = Arc::new(index);
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&index);
+        self.loads.fetch_add(1, Ordering::Release);
         // An open file keeps the space of a deleted pack.
         let mut packs = lock(&self.packs);
         let gone = packs.iter().map(|(id, _)| *id);
         let gone: Vec<PackId> = gone.filter(|id| !index.present().contains(id)).collect();
         gone.iter().for_each(|id| drop(packs.pop(id)));
         lock(&self.sizes).retain(|id, _| index.present().contains(id));
+    }
+
+    /// A number that grows with each index that is loaded.
+    pub(crate) fn generation(&self) -> u64 {
+        self.loads.load(Ordering::Acquire)
     }
 
     /// Loads the index anew if packs have come or gone; says whether they had.

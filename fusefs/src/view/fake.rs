@@ -233,6 +233,9 @@ impl Source for Fake {
             ..Refs::default()
         })
     }
+    fn generation(&self) -> EngineResult<u64> {
+        Ok(self.commits.lock().unwrap().len() as u64)
+    }
     fn commits(&self) -> EngineResult<Vec<ObjectId>> {
         self.listed.fetch_add(1, Ordering::Relaxed);
         Ok(self.commits.lock().unwrap().keys().copied().collect())

@@ -1,10 +1,11 @@
 //! The directories above the commits, which change while they are mounted.
 //!
-//! Their modification time is that of the last change noticed: the kernel drops its copy of a
-//! listing when it differs. Offsets in their listings are derived from the names, so a listing in
-//! several steps misses nothing that was there all the time.
+//! Their modification time is that of the last change noticed, or suspected: the kernel drops its
+//! copy of a listing when it differs. Offsets in their listings are derived from the names, so a
+//! listing in several steps misses nothing that was there all the time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +29,8 @@ type RefMap = BTreeMap<String, ObjectId>;
 pub(super) struct Live {
     refs: Mutex<Seen<RefMap>>,
     commits: Mutex<Seen<Vec<ObjectId>>>,
+    /// That of the source when its commits were last thought of.
+    generation: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -50,9 +53,20 @@ impl<T: PartialEq> Seen<T> {
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen.value != value {
             seen.value = Arc::new(value);
-            seen.changed = SystemTime::now().max(seen.changed + Duration::from_nanos(1));
+            seen.touch();
         }
         (Arc::clone(&seen.value), seen.changed)
+    }
+
+    /// It may have changed; the time from when on nobody knows.
+    fn outdate(seen: &Mutex<Self>) -> SystemTime {
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.touch();
+        seen.changed
+    }
+
+    fn touch(&mut self) {
+        self.changed = SystemTime::now().max(self.changed + Duration::from_nanos(1));
     }
 
     fn changed(seen: &Mutex<Self>) -> SystemTime {
@@ -127,17 +141,37 @@ impl<S: Source> View<S> {
         child.map_or(Ok(None), |child| self.live_entry(child))
     }
 
-    /// A directory in the root. A change that nobody has noticed is not looked for: what there is to
-    /// find grows with the repository, and the way to a commit leads through here.
+    /// A directory in the root. Its time tells of changes that nobody has noticed yet: the kernel asks
+    /// for nothing else before it shows a listing that it has.
     fn top_child(&self, name: &str) -> Option<LiveChild> {
-        let commits = || Seen::changed(&self.live.commits);
         let (dir, changed) = match name {
-            COMMITS => (LiveDir::Commits, commits()),
-            UNIQUE if self.numbering == Numbering::Shared => (LiveDir::Unique, commits()),
-            REFS => (LiveDir::Refs("".into()), Seen::changed(&self.live.refs)),
+            COMMITS => (LiveDir::Commits, self.commits_changed()),
+            UNIQUE if self.numbering == Numbering::Shared => {
+                (LiveDir::Unique, self.commits_changed())
+            }
+            REFS => (LiveDir::Refs("".into()), self.refs_changed()),
             _ => return None,
         };
         Some(LiveChild::Dir(dir, changed))
+    }
+
+    /// Commits are not looked for: how long that takes grows with the repository, and the way to one
+    /// leads through here; also when the repository cannot be asked.
+    fn commits_changed(&self) -> SystemTime {
+        let live = &self.live;
+        match self.source.generation() {
+            Ok(now) if live.generation.swap(now, Ordering::AcqRel) != now => {
+                Seen::outdate(&live.commits)
+            }
+            _ => Seen::changed(&live.commits),
+        }
+    }
+
+    fn refs_changed(&self) -> SystemTime {
+        match self.refs() {
+            Ok((_, changed)) => changed,
+            Err(_) => Seen::changed(&self.live.refs),
+        }
     }
 
     /// How the commits in a directory number their files.

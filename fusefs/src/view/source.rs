@@ -50,6 +50,9 @@ pub trait Source: Send + Sync + 'static {
     fn refs(&self) -> Result<Refs>;
     /// All commits as they are now.
     fn commits(&self) -> Result<Vec<ObjectId>>;
+    /// A number that is another one after commits have come or gone; asking for it costs little,
+    /// however many there are.
+    fn generation(&self) -> Result<u64>;
     /// Bytes stored and number of objects.
     fn stored(&self) -> Result<(u64, u64)>;
     /// Where the image of a commit may be kept. A source that has no such place gets its images
@@ -112,6 +115,9 @@ impl Source for Repository {
     }
     fn commits(&self) -> Result<Vec<ObjectId>> {
         Self::commits(self)
+    }
+    fn generation(&self) -> Result<u64> {
+        Self::generation(self)
     }
     fn stored(&self) -> Result<(u64, u64)> {
         Self::stored(self)

@@ -56,6 +56,9 @@ impl Source for Failing {
     fn commits(&self) -> Result<Vec<ObjectId>> {
         self.0.commits()
     }
+    fn generation(&self) -> Result<u64> {
+        self.0.generation()
+    }
     fn stored(&self) -> Result<(u64, u64)> {
         self.0.stored()
     }
