@@ -67,6 +67,7 @@ struct Adapter<S> {
     /// Where the kernel reads large files by itself.
     backings: Option<Backings>,
     ended: Ended,
+    on_end: Box<dyn Fn() + Send + Sync>,
     on_error: ErrorSink,
     xattrs: bool,
     /// The kernel takes ENOSYS for OPEN as "never ask again".
@@ -208,6 +209,7 @@ impl<S: Source> Filesystem for Adapter<S> {
         // Waits for its thread, which has the view.
         self.pusher = None;
         self.ended.set();
+        (self.on_end)();
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

@@ -35,6 +35,8 @@ pub(crate) struct ServeOptions {
     /// Whether extended attributes are served. If not, the kernel is told so at its first
     /// question, and asks no more: it cannot keep the answers.
     pub(crate) xattrs: bool,
+    /// Called when the session is over; must not wait for anything.
+    pub(crate) on_end: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Serves a view over an open and mounted `/dev/fuse`, on threads of its own.
@@ -66,6 +68,7 @@ pub(crate) fn serve<S: Source>(
         ended: ended.clone(),
         on_error: options.on_error,
         xattrs: options.xattrs,
+        on_end: options.on_end,
         no_open: false,
         no_opendir: false,
     };

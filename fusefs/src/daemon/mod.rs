@@ -14,6 +14,7 @@
 //! its signals are.
 
 mod base;
+mod bell;
 mod client;
 mod place;
 mod protocol;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use grove_engine::{ObjectId, Repository};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::bell::{self, Bell, Wakes};
 use super::place::{Place, PlaceLock, is_trusted, namespace};
 use super::protocol::{Reply, Request, Wanted, receive, send, send_with};
 use super::sessions::{Kept, Sessions};
@@ -36,7 +37,7 @@ pub struct Daemon {
     house: Arc<House>,
     listener: UnixListener,
     stay: Stay,
-    wakes: UnixStream,
+    wakes: Wakes,
 }
 
 /// What the threads of a daemon share.
@@ -48,7 +49,7 @@ struct House {
     kept: Mutex<Kept>,
     on_error: ErrorSink,
     /// Wakes the main thread.
-    bell: UnixStream,
+    bell: Bell,
 }
 
 /// What woke the main thread.
@@ -73,13 +74,12 @@ impl Daemon {
         clear_dead(&source_name(repository.path(), None))?;
         let on_error = Arc::clone(&options.on_error);
         let listener = place.listen()?;
-        let pair = UnixStream::pair().map_err(MountError::io("make a socket in", place.dir()))?;
-        let (wakes, bell) = pair;
-        let nonblocking = wakes.set_nonblocking(true).and(bell.set_nonblocking(true));
-        nonblocking.map_err(MountError::io("set up a socket in", place.dir()))?;
+        let pair = bell::pair().map_err(MountError::io("make a socket in", place.dir()))?;
+        let (bell, wakes) = pair;
+        let sessions = Sessions::new(Arc::clone(&repository), options, bell.clone())?;
         let house = House {
             namespace: namespace()?,
-            sessions: Mutex::new(Sessions::new(Arc::clone(&repository), options)?),
+            sessions: Mutex::new(sessions),
             kept: Mutex::default(),
             repository,
             place,
@@ -189,8 +189,7 @@ impl Daemon {
             signal: is_ready(&fds[1]),
             timeout: ready == 0,
         };
-        // All that was rung so far: it is looked at once.
-        while matches!((&self.wakes).read(&mut [0; 64]), Ok(len) if len > 0) {}
+        self.wakes.clear();
         Ok(woken)
     }
 
@@ -275,11 +274,6 @@ impl House {
                 }
             }
         }
-    }
-
-    fn ring(&self) {
-        // A bell that is full has been rung.
-        let _ = (&self.bell).write(&[0]);
     }
 }
 
@@ -368,7 +362,7 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         lock_of(&self.house.kept).go(self.commit.as_ref());
-        self.house.ring();
+        self.house.bell.ring();
     }
 }
 

@@ -10,6 +10,7 @@ use grove_engine::{ObjectId, Repository};
 
 use super::DaemonOptions;
 use super::base::Base;
+use super::bell::Bell;
 use super::report::SessionReport;
 use crate::adapter::{Running, ServeOptions, serve};
 use crate::mount::{KIND, MountAttrs, MountError, Result, SharedRoot, device, source_name, table};
@@ -32,6 +33,8 @@ pub(super) struct Sessions {
     view: Arc<View<Repository>>,
     source: String,
     options: DaemonOptions,
+    /// Rung when a session ends.
+    bell: Bell,
     base: Option<Arc<Base>>,
     running: Vec<Session>,
     /// How many were begun.
@@ -48,12 +51,17 @@ struct Session {
 }
 
 impl Sessions {
-    pub(super) fn new(repository: Arc<Repository>, options: DaemonOptions) -> Result<Self> {
+    pub(super) fn new(
+        repository: Arc<Repository>,
+        options: DaemonOptions,
+        bell: Bell,
+    ) -> Result<Self> {
         let source = source_name(repository.path(), None);
         Ok(Self {
             view: Arc::new(View::new(repository, What::All)?),
             source,
             options,
+            bell,
             base: None,
             running: Vec::new(),
             begun: 0,
@@ -99,6 +107,7 @@ impl Sessions {
         self.begun += 1;
         let name: Arc<str> = format!("session{}", self.begun).into();
         let device = base.attach(&name, self.source.clone())?;
+        let bell = self.bell.clone();
         let how = ServeOptions {
             threads: device::threads(self.options.threads),
             push: true,
@@ -106,6 +115,7 @@ impl Sessions {
             materialise: false,
             on_error: Arc::clone(&self.options.on_error),
             xattrs: kind == Kind::Full,
+            on_end: Box::new(move || bell.ring()),
         };
         let running =
             serve(Arc::clone(&self.view), device, how).map_err(MountError::io("serve", &*name))?;

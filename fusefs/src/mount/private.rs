@@ -38,6 +38,7 @@ pub fn mount<S: Source>(
             materialise: options.materialise,
             on_error: Arc::clone(&options.on_error),
             xattrs,
+            on_end: Box::new(|| {}),
         };
         let running = serve(view, device, how).map_err(MountError::io("serve", &at))?;
         Ok((running, row.device))
