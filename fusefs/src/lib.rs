@@ -25,6 +25,7 @@
 mod adapter;
 mod ahead;
 mod cache;
+mod caught;
 pub mod daemon;
 mod descriptor;
 pub mod image;

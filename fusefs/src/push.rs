@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use grove_engine::{Group, Member};
 
+use crate::adapter::ErrorSink;
 use crate::ahead::{Ahead, FILE_MAX, PageId, Told};
+use crate::caught::caught;
 use crate::prefetch::Contents;
 use crate::stats::Counters;
 
@@ -74,6 +76,7 @@ impl Pusher {
         files: Arc<dyn Files>,
         pages: Arc<dyn Pages>,
         counters: Arc<Counters>,
+        on_error: ErrorSink,
     ) -> io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
         let ahead = Arc::new(Ahead::default());
@@ -87,7 +90,7 @@ impl Pusher {
         };
         let thread = thread::Builder::new()
             .name("grove-push".into())
-            .spawn(move || worker.run(&jobs))?;
+            .spawn(move || worker.run(&jobs, &on_error))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
@@ -144,7 +147,7 @@ impl Drop for Pusher {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take() {
-            // A panic there was told on its own; nothing depends on the thread.
+            // Nothing depends on how it ended.
             let _ = thread.join();
         }
     }
@@ -161,15 +164,21 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, jobs: &Receiver<Job>) {
+    fn run(mut self, jobs: &Receiver<Job>, on_error: &ErrorSink) {
         for job in jobs {
-            let done = match job {
+            let done = caught(|| match job {
                 Job::Block(group) => self.push_group(&group),
                 Job::Page(page) => self.push_page(page),
-            };
-            if done.is_err() {
+            });
+            match done {
+                Ok(Ok(())) => {}
                 // The session is over, or the kernel takes no such messages.
-                return;
+                Ok(Err(_)) => return,
+                Err(panic) => {
+                    let text = format!("internal error: giving files to the kernel: {panic}");
+                    // The sink is someone else's code.
+                    let _ = caught(|| on_error(&text));
+                }
             }
         }
     }

@@ -17,7 +17,6 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -36,6 +35,7 @@ use convert::{absent, errno, file_attr, file_type, is_regular, reply_xattr, ttl}
 use grove_engine::Read;
 
 use crate::ahead::Told;
+use crate::caught::caught;
 use crate::push::Pusher;
 use crate::stats::Counters;
 use crate::trace::Recorder;
@@ -84,25 +84,29 @@ impl<S: Source> Adapter<S> {
         number: INodeNo,
         handler: impl FnOnce() -> Result<T, ViewError>,
     ) -> Result<T, Errno> {
-        let error = match catch_unwind(AssertUnwindSafe(handler)) {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => {
+        match self.guard(doing, number, handler) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => {
                 if error.is_damage() {
                     self.report(&error);
                 }
-                return Err(errno(&error));
+                Err(errno(&error))
             }
-            Err(panic) => panic,
-        };
-        let what = error
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| error.downcast_ref::<&str>().copied())
-            .unwrap_or("unknown reason");
-        self.tell(&format!(
-            "internal error: {doing} of inode {number}: {what}"
-        ));
-        Err(Errno::EIO)
+            None => Err(Errno::EIO),
+        }
+    }
+
+    /// Runs what must not end the thread that serves: `None` after a panic, which is reported.
+    fn guard<T>(&self, doing: &str, number: INodeNo, run: impl FnOnce() -> T) -> Option<T> {
+        match caught(run) {
+            Ok(value) => Some(value),
+            Err(what) => {
+                self.tell(&format!(
+                    "internal error: {doing} of inode {number}: {what}"
+                ));
+                None
+            }
+        }
     }
 
     fn report(&self, error: &ViewError) {
@@ -118,19 +122,21 @@ impl<S: Source> Adapter<S> {
 
     fn tell(&self, text: &str) {
         // The sink is someone else's code; a panic in it must not end the thread either.
-        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_error)(text)));
+        let _ = caught(|| (self.on_error)(text));
     }
 
     /// What follows from an answered read; whoever asked does not wait for it.
     fn note_read(&self, number: INodeNo, offset: u64, read: Read) {
-        let len = read.len as u64;
-        self.counters.data.served_bytes.add(len);
-        if let (Some(pusher), Some(group)) = (&self.pusher, read.group) {
-            pusher.note_read(group);
-        }
-        if let Some(recorder) = &self.recorder {
-            recorder.note(number.0, offset, len, || self.view.path(number.0));
-        }
+        self.guard("noting a read", number, || {
+            let len = read.len as u64;
+            self.counters.data.served_bytes.add(len);
+            if let (Some(pusher), Some(group)) = (&self.pusher, read.group) {
+                pusher.note_read(group);
+            }
+            if let Some(recorder) = &self.recorder {
+                recorder.note(number.0, offset, len, || self.view.path(number.0));
+            }
+        });
     }
 
     /// Lists a directory into a reply.
@@ -222,7 +228,9 @@ impl<S: Source> Filesystem for Adapter<S> {
                 if let Some(pusher) = &self.pusher
                     && is_regular(&attr)
                 {
-                    pusher.note_found(attr.number);
+                    self.guard("noting a lookup", parent, || {
+                        pusher.note_found(attr.number);
+                    });
                 }
                 reply.entry(&ttl(lifetime), &file_attr(&attr), Generation(0));
             }
@@ -280,7 +288,7 @@ impl<S: Source> Filesystem for Adapter<S> {
         if let Some(pusher) = &self.pusher
             && offset == 0
         {
-            pusher.note_asked(number.0);
+            self.guard("noting a read", number, || pusher.note_asked(number.0));
         }
         BUFFER.with_borrow_mut(|buffer| {
             let size = size as usize;
@@ -383,7 +391,7 @@ impl<S: Source> Filesystem for Adapter<S> {
             Err(errno) => reply.error(errno),
         }
         if let Some(pusher) = &self.pusher {
-            pusher.note_listed(told);
+            self.guard("noting a listing", number, || pusher.note_listed(told));
         }
     }
 

@@ -50,7 +50,8 @@ pub(crate) fn serve<S: Source>(
     let pages: Arc<dyn Pages> = Arc::new(Device::new(device.try_clone()?));
     let start_pusher = || {
         let files = Arc::clone(&view) as Arc<dyn Files>;
-        Pusher::start(files, Arc::clone(&pages), Arc::clone(&counters))
+        let on_error = Arc::clone(&options.on_error);
+        Pusher::start(files, Arc::clone(&pages), Arc::clone(&counters), on_error)
     };
     let parts = Parts {
         contents: Arc::clone(&view) as Arc<dyn Contents>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::{MountError, Result};
 use super::traces::Traces;
-use super::umount::{Umount, detach, take_from};
+use super::umount::{Umount, detach, is_stale, take_from};
 use super::{KIND, MountOptions, device, point, table};
 use crate::adapter::{Ended, Running, ServeOptions, serve};
 use crate::daemon::Reporter;
@@ -119,11 +119,13 @@ impl Mounted {
 
     /// Serves until someone unmounts.
     pub fn wait(mut self) -> Result<()> {
-        let point = self.unmounter.point.clone();
-        match self.running.take() {
-            Some(running) => running.join().map_err(MountError::io("serve", point)),
-            None => Ok(()),
-        }
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
+        let result = running.join();
+        // Best effort: the first error is the one to tell.
+        let _ = self.unmounter.clear();
+        result.map_err(MountError::io("serve", self.path()))
     }
 
     /// Unmounts. Serving ends when nobody uses the mount any more: [`Mounted::wait`] for it.
@@ -150,6 +152,19 @@ impl Unmounter {
         // Covered by another mount, or moved elsewhere, it is not ours to undo.
         match table::read()?.iter().any(|row| row.device == self.device) {
             true => take_from(&self.point, self.device, how),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes away what is left when serving is over: a connection that was aborted leaves its mount
+    /// behind, and so do threads that failed.
+    fn clear(&self) -> Result<()> {
+        if !self.ended.is_set() {
+            return self.unmount(Umount::Lazy);
+        }
+        let is_ours = |row: table::Row| row.device == self.device && row.point == self.point;
+        match table::read()?.into_iter().any(is_ours) && is_stale(&self.point) {
+            true => take_from(&self.point, self.device, Umount::Lazy),
             false => Ok(()),
         }
     }

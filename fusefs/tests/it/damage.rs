@@ -9,7 +9,7 @@ use grove_fusefs::What;
 use grove_fusefs::view::Source;
 
 use crate::need_mounts;
-use crate::support::Fixture;
+use crate::support::{Fixture, wait_until};
 
 /// A repository that fails on files of some sizes.
 struct Failing(Arc<Repository>);
@@ -97,6 +97,47 @@ fn failures_and_panics_are_eio_and_told_and_the_mount_goes_on() {
             "{text}: {told:?}"
         );
     }
+}
+
+#[test]
+fn a_panic_while_files_are_given_to_the_kernel_is_told_and_the_next_ones_are_given() {
+    need_mounts!();
+    let fixture = Fixture::new();
+    for name in ["a", "b", "c"] {
+        fixture.write(&format!("bad/{name}"), name.as_bytes());
+    }
+    for n in 0..4 {
+        fixture.write(&format!("bad/panics{n}"), &[b'0' + n; PANICS as usize]);
+        fixture.write(&format!("good/{n}"), &[b'0' + n; 5000]);
+    }
+    let id = fixture.commit("main");
+    let source = Arc::new(Failing(Arc::clone(&fixture.repo)));
+    let mounted = fixture.mount_source(source, What::Commit(id));
+    let read = |paths: &[&str]| {
+        let dir = fixture.mnt().join(paths[0]).parent().unwrap().to_owned();
+        for entry in fs::read_dir(dir).unwrap() {
+            entry.unwrap().metadata().unwrap();
+        }
+        wait_until("the listing is noted", || {
+            let stats = mounted.stats();
+            let noted: u64 = stats.latency.readdirplus.counts().iter().sum();
+            noted == stats.readdirplus
+        });
+        for path in paths {
+            fs::read(fixture.mnt().join(path)).unwrap();
+        }
+    };
+    read(&["bad/a", "bad/b"]);
+    wait_until("the panic is told", || {
+        let told = fixture.told.lock().unwrap();
+        told.iter()
+            .any(|line| line.contains("giving files") && line.contains("a bug"))
+    });
+    let before = mounted.stats().data.pushed_files;
+    read(&["good/0", "good/1"]);
+    wait_until("files are given", || {
+        mounted.stats().data.pushed_files > before
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::thread;
 
 use grove_engine::Repository;
 use grove_fusefs::{MountError, MountOptions, Umount, What, clear_stale, is_stale, mount, umount};
+use rustix::mount::UnmountFlags;
 
 use crate::need_mounts;
 use crate::support::{Fixture, assert_equal};
@@ -66,6 +67,19 @@ fn a_mount_in_use_stays_unless_it_is_detached() {
     let waiter = thread::spawn(move || mounted.wait());
     drop(file);
     waiter.join().unwrap().unwrap();
+}
+
+#[test]
+fn an_aborted_connection_leaves_no_dead_mount() {
+    need_mounts!();
+    let fixture = Fixture::new();
+    fixture.write("file", b"x");
+    let mounted = fixture.mounted();
+    let _file = File::open(fixture.mnt().join("file")).unwrap();
+    let busy = rustix::mount::unmount(fixture.mnt(), UnmountFlags::FORCE);
+    assert_eq!(busy, Err(rustix::io::Errno::BUSY));
+    mounted.wait().unwrap();
+    assert_eq!(fs::read_dir(fixture.mnt()).unwrap().count(), 0);
 }
 
 #[test]
