@@ -1,13 +1,18 @@
 //! Unmounting, and clearing away what a dead server left.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::FsWord;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::error::{MountError, Result};
 use super::table::{self, Row};
 use super::{KIND, helper, is_overlay, point, users};
+
+/// Type of the figures of an overlay, from the kernel's `linux/magic.h`.
+const OVERLAY: FsWord = 0x794c_7630;
 
 /// Whether a mount that is in use may be detached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,13 @@ pub fn umount(at: &Path, how: Umount) -> Result<()> {
     (0..layers).try_for_each(|_| detach(&point, how))
 }
 
+/// The file system of ours that a point leads to, also below an overlay.
+pub(crate) fn ours_at<'a>(rows: &'a [Row], point: &Path) -> Option<&'a Row> {
+    let above = layers(rows, point).checked_sub(1)?;
+    let mut here = rows.iter().rev().filter(|row| row.point == point);
+    here.nth(above).filter(|row| is_ours(row))
+}
+
 /// How many of the mounts on top of each other at a point are ours and belong together.
 pub(crate) fn layers(rows: &[Row], point: &Path) -> usize {
     let mut here = rows.iter().rev().filter(|row| row.point == point);
@@ -49,10 +61,32 @@ fn is_ours(row: &Row) -> bool {
 /// lives but does not answer.
 pub fn is_stale(at: &Path) -> bool {
     // Attributes may be in the kernel's cache; these figures never are.
-    matches!(
-        rustix::fs::statfs(at),
-        Err(Errno::NOTCONN | Errno::CONNABORTED)
-    )
+    match rustix::fs::statfs(at) {
+        Err(error) => is_dead(error),
+        // Those of an overlay are of its upper layer.
+        Ok(figures) => figures.f_type == OVERLAY && is_stale_below(at),
+    }
+}
+
+/// Whether a path is an overlay of ours above a mount whose server has died.
+fn is_stale_below(at: &Path) -> bool {
+    let find = || -> Result<bool> {
+        let point = point::resolve(at)?;
+        let rows = table::read()?;
+        if layers(&rows, &point) < 2 {
+            return Ok(false);
+        }
+        // Nobody has asked for this name yet, so the server is asked for it.
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        let time = time.unwrap_or_default().as_nanos();
+        let name = format!(".grove-{}-{time}", std::process::id());
+        Ok(matches!(rustix::fs::lstat(point.join(name)), Err(error) if is_dead(error)))
+    };
+    find().unwrap_or(false)
+}
+
+fn is_dead(error: Errno) -> bool {
+    matches!(error, Errno::NOTCONN | Errno::CONNABORTED)
 }
 
 /// Unmounts a Grove mount whose server has died, and all other mounts that it served; whether
@@ -62,9 +96,9 @@ pub fn clear_stale(at: &Path) -> Result<bool> {
         return Ok(false);
     }
     let point = point::resolve(at)?;
-    match table::at(&point)? {
-        Some(row) if row.kind == KIND => clear_device(row.device).map(|()| true),
-        _ => Err(MountError::NotMounted {
+    match ours_at(&table::read()?, &point) {
+        Some(row) => clear_device(row.device).map(|()| true),
+        None => Err(MountError::NotMounted {
             path: at.to_owned(),
         }),
     }
@@ -73,9 +107,11 @@ pub fn clear_stale(at: &Path) -> Result<bool> {
 /// Unmounts whatever dead servers of mounts with this source left.
 pub(crate) fn clear_dead(source: &str) -> Result<()> {
     let mut checked = Vec::new();
-    for row in table::read()? {
+    let rows = table::read()?;
+    for row in &rows {
         let ours = row.kind == KIND && row.source == source;
-        if ours && !checked.contains(&row.device) && is_top(&row)? {
+        let is_top = || ours_at(&rows, &row.point).is_some_and(|top| top.device == row.device);
+        if ours && !checked.contains(&row.device) && is_top() {
             checked.push(row.device);
             if is_stale(&row.point) {
                 clear_device(row.device)?;
@@ -106,20 +142,13 @@ pub(crate) fn take_away(device: (u32, u32), how: Umount) -> Result<()> {
 /// above it is not ours to undo.
 pub(crate) fn take_from(point: &Path, device: (u32, u32), how: Umount) -> Result<()> {
     let rows = table::read()?;
-    let count = layers(&rows, point);
-    let mut here = rows.iter().rev().filter(|row| row.point == point);
-    let lowest = count.checked_sub(1).and_then(|above| here.nth(above));
-    match lowest.is_some_and(|row| row.device == device) {
-        true => (0..count).try_for_each(|_| detach(point, how)),
+    match ours_at(&rows, point).is_some_and(|row| row.device == device) {
+        true => (0..layers(&rows, point)).try_for_each(|_| detach(point, how)),
         false => Err(MountError::Busy {
             path: point.to_owned(),
             users: Vec::new(),
         }),
     }
-}
-
-fn is_top(row: &Row) -> Result<bool> {
-    Ok(table::at(&row.point)?.is_some_and(|top| top.device == row.device))
 }
 
 /// Unmounts what is on top at a point.

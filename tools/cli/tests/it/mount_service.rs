@@ -1,6 +1,7 @@
 //! Mounts that systemd makes, and what becomes of mounts when their server dies.
 
 use std::ffi::CString;
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -24,8 +25,7 @@ struct Automount<'a> {
 impl<'a> Automount<'a> {
     /// `None` where there are none.
     fn new(at: &'a Path) -> Option<Self> {
-        let (waiting, tell) =
-            pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
+        let (waiting, tell) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
         let data = format!(
             "fd={},pgrp={},minproto=5,maxproto=5,direct",
             tell.as_raw_fd(),
@@ -44,7 +44,7 @@ impl<'a> Automount<'a> {
 
 impl Drop for Automount<'_> {
     fn drop(&mut self) {
-        drop(rustix::mount::unmount(self.at, UnmountFlags::DETACH));
+        let _ = rustix::mount::unmount(self.at, UnmountFlags::DETACH);
     }
 }
 
@@ -135,6 +135,39 @@ fn the_helper_mounts_again_where_the_server_has_died() {
         kill(&mounts, "mnt");
     }
     env.ok(&["umount", "mnt"]);
+}
+
+#[test]
+fn a_writable_view_of_a_server_that_has_died_is_cleared_and_made_again() {
+    if !can_share() {
+        return;
+    }
+    let mounts = Mounts::new(&["mnt", "other"]);
+    let env = &mounts.env;
+    let overlay = ["mount", "--overlay", "changes", "os/main", "mnt"];
+    if !env.output(&overlay).status.success() {
+        println!("skipped: no overlayfs here");
+        return;
+    }
+    fs::write(env.path("mnt/hello"), "changed").expect("it is writable");
+    // At the same place, by a mount elsewhere, and by an unmount.
+    for (again, left) in [
+        (&overlay[..], true),
+        (&["mount", "os/main", "other"], false),
+        (&["umount", "mnt"], false),
+    ] {
+        if !env.path("mnt/hello").exists() {
+            env.ok(&overlay);
+        }
+        kill(&mounts, "mnt");
+        env.ok(again);
+        assert_eq!(env.path("mnt/hello").exists(), left, "{again:?}");
+        if left {
+            assert_eq!(mounts.read("mnt/hello"), "changed");
+            assert_eq!(mounts.read("mnt/sub/z/q"), "q");
+        }
+        drop(env.output(&["umount", "other"]));
+    }
 }
 
 /// Kills the server of a mount.
