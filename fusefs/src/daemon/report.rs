@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::is_trusted;
 use super::protocol::{Reply, receive, send};
-use crate::mount::{MountError, Result};
+use crate::mount::{MountError, Result, table};
 use crate::stats::Stats;
 
 /// How long the other side may take.
@@ -94,11 +94,24 @@ pub fn private_stats(device: (u32, u32)) -> Result<Option<SessionReport>> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         other => other.map_err(refuse())?,
     };
+    // Its name is anyone's to take.
+    if !is_of_owner(&stream, device)? {
+        return Ok(None);
+    }
     stream.set_read_timeout(Some(PATIENCE)).map_err(refuse())?;
     match receive(&stream).map_err(refuse())? {
         Some((Reply::Stats(mut reports), _)) => Ok(reports.pop()),
         _ => Ok(None),
     }
+}
+
+/// Whether the other side is root or the user who mounted a file system.
+fn is_of_owner(stream: &UnixStream, device: (u32, u32)) -> Result<bool> {
+    let rows = table::read()?;
+    let row = rows.iter().find(|row| row.device == device);
+    let owner = row.and_then(table::Row::owner);
+    let peer = rustix::net::sockopt::socket_peercred(stream);
+    Ok(peer.is_ok_and(|peer| peer.uid.is_root() || Some(peer.uid.as_raw()) == owner))
 }
 
 /// Device numbers are those of the kernel, so the name is taken by no other session.

@@ -28,6 +28,14 @@ pub(crate) struct Row {
     pub(crate) data: String,
 }
 
+impl Row {
+    /// The user who mounted a file system that a process serves.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        let mut options = self.data.split(',');
+        options.find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
+    }
+}
+
 /// All mounts, in the order in which they were made.
 pub(crate) fn read() -> Result<Vec<Row>> {
     let text = fs::read(MOUNTINFO).map_err(MountError::io("read", MOUNTINFO))?;
@@ -134,6 +142,18 @@ mod tests {
         ];
         for (line, expected) in table {
             assert_eq!(parse(line.as_bytes()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn owners_are_known_of_what_processes_serve() {
+        for (data, owner) in [
+            ("rw,user_id=7,group_id=8", Some(7)),
+            ("rw,user_id=x", None),
+            ("rw", None),
+        ] {
+            let line = format!("40 35 0:44 / /m ro - fuse.grove grove:/r {data}");
+            assert_eq!(parse(line.as_bytes()).unwrap().owner(), owner, "{data}");
         }
     }
 

@@ -84,7 +84,11 @@ pub fn private(job: &Job, in_background: bool, globals: &Globals) -> Result<Exit
     if let Some(upper) = &job.options.overlay {
         overlay(&job.dir, upper)?;
     }
-    let _reporter = mounted.report()?;
+    // Its name is anyone's to take; then only the figures cannot be asked for.
+    let reporter = mounted.report();
+    if let Err(error) = &reporter {
+        (options.on_error)(&error.to_string());
+    }
     let unmounter = mounted.unmounter();
     thread::spawn(move || unmount_on_signal(signals, &unmounter));
     // Not before: of a directory that systemd mounts when it is looked at (autofs), those who look

@@ -142,6 +142,8 @@ fn print(out: &mut impl Write, session: &SessionReport, dirs: &[String]) -> Resu
         .max()
         .unwrap_or(0);
     for (name, value) in &session.figures {
+        // A session's process may be another user's.
+        let name = ui::printable(name);
         writeln!(out, "  {name:width$}  {value:>12}")?;
     }
     Ok(())
