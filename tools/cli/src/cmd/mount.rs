@@ -98,7 +98,8 @@ pub struct Args {
     overlay: Option<PathBuf>,
     /// Options as mount(8) has them, separated by commas: the long options above by name (all,
     /// private, suid or allow_suid, nosuid, dev or allow_dev, nodev, exec, noexec, allow_other,
-    /// noxattrs, unique_inodes, overlay=UPPER); those that only concern /etc/fstab are ignored
+    /// noxattrs, unique_inodes, overlay=UPPER, record=FILE, prefetch=FILE, materialise); those that
+    /// only concern /etc/fstab are ignored
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Write to FILE in which order files are read, for --prefetch
@@ -182,15 +183,11 @@ impl Args {
         options.xattrs &= !self.no_xattrs;
         options.unique_inodes |= self.unique_inodes;
         options.overlay = self.overlay.clone().or(options.overlay);
-        options.record.clone_from(&self.record);
-        options.prefetch.clone_from(&self.prefetch);
-        options.materialise = self.materialise;
-        match options.all && options.overlay.is_some() {
-            true => Err(Error::Usage(
-                "an overlay needs one commit below it".to_owned(),
-            )),
-            false => Ok(options),
-        }
+        options.record = self.record.clone().or(options.record);
+        options.prefetch = self.prefetch.clone().or(options.prefetch);
+        options.materialise |= self.materialise;
+        options.check()?;
+        Ok(options)
     }
 }
 

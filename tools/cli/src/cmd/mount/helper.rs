@@ -110,6 +110,7 @@ fn run_with(args: &Args) -> Result<bool> {
             "the option all and a commit exclude each other".to_owned(),
         ));
     }
+    options.check()?;
     if args.fake {
         return Ok(true);
     }

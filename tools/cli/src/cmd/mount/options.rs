@@ -12,6 +12,8 @@ use crate::exit::{Error, Result};
 pub struct Options {
     /// All commits.
     pub all: bool,
+    /// Said to be read-only, as all is but an overlay.
+    pub read_only: bool,
     /// A process of its own.
     pub private: bool,
     /// Let other users in.
@@ -36,6 +38,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             all: false,
+            read_only: false,
             private: false,
             allow_other: false,
             xattrs: true,
@@ -50,10 +53,8 @@ impl Default for Options {
 }
 
 /// What /etc/fstab says to others than the file system, and what is so anyway.
-const IGNORED: [&str; 22] = [
+const IGNORED: &[&str] = &[
     "defaults",
-    "ro",
-    "rw",
     "auto",
     "noauto",
     "nofail",
@@ -71,7 +72,16 @@ const IGNORED: [&str; 22] = [
     "diratime",
     "sync",
     "async",
+    "strictatime",
+    "nostrictatime",
     "lazytime",
+    "nolazytime",
+    "dirsync",
+    "silent",
+    "loud",
+    "nomand",
+    "iversion",
+    "noiversion",
     "default_permissions",
 ];
 
@@ -91,19 +101,39 @@ impl Options {
                 ("nodev", None) => self.attrs.dev = false,
                 ("exec", None) => self.attrs.exec = true,
                 ("noexec", None) => self.attrs.exec = false,
+                ("ro", None) => self.read_only = true,
+                ("rw", None) => self.read_only = false,
                 ("all", None) => self.all = true,
                 ("private", None) => self.private = true,
                 ("allow_other", None) => self.allow_other = true,
                 ("noxattrs", None) => self.xattrs = false,
                 ("unique_inodes", None) => self.unique_inodes = true,
                 ("overlay", Some(dir)) if !dir.is_empty() => self.overlay = Some(dir.into()),
-                ("comment", _) => {}
+                ("record", Some(file)) if !file.is_empty() => self.record = Some(file.into()),
+                ("prefetch", Some(file)) if !file.is_empty() => self.prefetch = Some(file.into()),
+                ("materialise", None) => self.materialise = true,
+                ("comment", _) | ("user", Some(_)) => {}
+                ("remount", None) => {
+                    let text =
+                        "what is mounted is changed by the kernel alone: mount -i -o remount";
+                    return Err(Error::Usage(text.to_owned()));
+                }
                 (name, None) if IGNORED.contains(&name) => {}
                 (name, _) if name.starts_with("x-") || name.starts_with("X-") => {}
                 _ => return Err(Error::Usage(format!("unknown mount option {option:?}"))),
             }
         }
         Ok(())
+    }
+
+    /// Refuses what cannot be had together.
+    pub fn check(&self) -> Result<()> {
+        let text = match self.overlay {
+            Some(_) if self.all => "an overlay needs one commit below it",
+            Some(_) if self.read_only => "an overlay is there to be written to: not with ro",
+            _ => return Ok(()),
+        };
+        Err(Error::Usage(text.to_owned()))
     }
 
     /// Which inode numbers files have.
@@ -148,11 +178,11 @@ mod tests {
     fn options_of_fstab_are_understood() {
         let mut options = Options::default();
         options
-            .add("defaults,ro,nofail,x-systemd.automount,comment=x")
+            .add("defaults,ro,rw,nofail,x-systemd.automount,comment=x,user=me,strictatime,silent")
             .unwrap();
         assert_eq!(options, Options::default());
         options
-            .add("allow_suid,dev,noexec,private,noxattrs,overlay=/u")
+            .add("allow_suid,dev,noexec,private,noxattrs,overlay=/u,prefetch=/p")
             .unwrap();
         options.add("nodev,,allow_other,unique_inodes").unwrap();
         let expected = Options {
@@ -163,6 +193,7 @@ mod tests {
             unique_inodes: true,
             attrs: options.attrs,
             overlay: Some("/u".into()),
+            prefetch: Some("/p".into()),
             ..Options::default()
         };
         assert_eq!(options, expected);
@@ -175,14 +206,33 @@ mod tests {
             "--unique-inodes",
             "--suid",
             "--no-exec",
+            "--prefetch",
+            "/p",
         ];
         assert_eq!(args, expected);
     }
 
     #[test]
     fn what_is_unknown_is_refused() {
-        for text in ["nonsense", "suid=1", "overlay", "overlay="] {
+        for text in [
+            "nonsense", "suid=1", "overlay", "overlay=", "remount", "record=",
+        ] {
             assert!(Options::default().add(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_overlay_is_writable_and_of_one_commit() {
+        for (text, good) in [
+            ("overlay=/u", true),
+            ("overlay=/u,ro,rw", true),
+            ("overlay=/u,ro", false),
+            ("overlay=/u,all", false),
+            ("ro,all", true),
+        ] {
+            let mut options = Options::default();
+            options.add(text).unwrap();
+            assert_eq!(options.check().is_ok(), good, "{text}");
         }
     }
 }
