@@ -55,6 +55,14 @@ pub enum MountError {
         /// The mount point.
         path: PathBuf,
     },
+    /// Someone else's mount, whose server has died, is there.
+    #[error("{} is a dead mount of type {kind}: unmount it first", path.display())]
+    OtherStale {
+        /// The mount point.
+        path: PathBuf,
+        /// Type of the file system.
+        kind: String,
+    },
     /// Nothing of ours is mounted there.
     #[error("{} is not a Grove mount", path.display())]
     NotMounted {

@@ -96,12 +96,18 @@ pub fn clear_stale(at: &Path) -> Result<bool> {
         return Ok(false);
     }
     let point = point::resolve(at)?;
-    match ours_at(&table::read()?, &point) {
-        Some(row) => clear_device(row.device).map(|()| true),
-        None => Err(MountError::NotMounted {
-            path: at.to_owned(),
-        }),
+    let rows = table::read()?;
+    if let Some(row) = ours_at(&rows, &point) {
+        return clear_device(row.device).map(|()| true);
     }
+    let path = at.to_owned();
+    Err(match rows.iter().rfind(|row| row.point == point) {
+        Some(row) => MountError::OtherStale {
+            path,
+            kind: row.kind.clone(),
+        },
+        None => MountError::NotMounted { path },
+    })
 }
 
 /// Unmounts whatever dead servers of mounts with this source left.

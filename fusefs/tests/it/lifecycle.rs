@@ -1,8 +1,10 @@
 //! Mounting, unmounting, and what is left when a server dies.
 
 use std::env;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::thread;
 
 use grove_engine::Repository;
 use grove_fusefs::{MountError, MountOptions, Umount, What, clear_stale, is_stale, mount, umount};
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::need_mounts;
 use crate::support::{Fixture, assert_equal};
@@ -154,6 +156,26 @@ fn a_dead_server_is_noticed_and_cleared() {
     assert!(!is_stale(&fixture.mnt()));
     let _mounted = fixture.mount(What::Commit(id));
     assert_equal(&fixture.tree(), &fixture.mnt());
+}
+
+#[test]
+fn the_dead_mount_of_another_program_is_named_and_left_alone() {
+    need_mounts!();
+    let fixture = Fixture::new();
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .unwrap();
+    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+    let data = CString::new(data).unwrap();
+    let (at, flags) = (fixture.mnt(), MountFlags::RDONLY);
+    rustix::mount::mount("other", &at, "fuse.other", flags, data.as_c_str()).unwrap();
+    drop(device);
+    let error = clear_stale(&at).unwrap_err();
+    rustix::mount::unmount(&at, UnmountFlags::DETACH).unwrap();
+    let text = format!("{} is a dead mount of type fuse.other", at.display());
+    assert!(error.to_string().starts_with(&text), "{error}");
 }
 
 /// Another process that serves a mount.
