@@ -4,9 +4,12 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use grove_engine::ObjectId;
 use rustix::fs::{CWD, FlockOperation};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -18,6 +21,10 @@ use crate::view::Numbering;
 
 /// How often a daemon is looked for that leaves just when it is met.
 const ATTEMPTS: usize = 16;
+
+/// How long to wait for others who mount at the same directory, and how often to look.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What shall be mounted in a shared session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +66,7 @@ pub fn mount_shared<E: From<MountError>>(
     }
     let at = point::check(at)?;
     // Of two at once one finds the other's mount.
-    let _alone = alone(&at);
+    let _alone = alone(&at, PATIENCE);
     let at = point::check(&at)?;
     let wanted = Request::Mount(Wanted {
         namespace: namespace()?,
@@ -167,12 +174,18 @@ fn talk(
 }
 
 /// Keeps others from mounting at the same directory at the same time. Some file systems have no such
-/// locks; there, of two at once the second comes to lie above the first.
-fn alone(at: &Path) -> Option<File> {
+/// locks, and whoever can open the directory can hold one for ever; there, of two at once the second
+/// comes to lie above the first.
+fn alone(at: &Path, patience: Duration) -> Option<File> {
     let dir = File::open(at).ok()?;
-    let lock = || rustix::fs::flock(&dir, FlockOperation::LockExclusive);
-    rustix::io::retry_on_intr(lock).ok()?;
-    Some(dir)
+    let end = Instant::now() + patience;
+    loop {
+        match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(dir),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(PAUSE),
+            Err(_) => return None,
+        }
+    }
 }
 
 impl Place {
@@ -181,5 +194,20 @@ impl Place {
             repository: self.repository().to_owned(),
             message: message.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_hold_is_not_waited_for_without_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = alone(dir.path(), Duration::ZERO);
+        assert!(held.is_some());
+        assert!(alone(dir.path(), Duration::ZERO).is_none());
+        drop(held);
+        assert!(alone(dir.path(), Duration::ZERO).is_some());
     }
 }
