@@ -1,14 +1,14 @@
 //! A writable view: an overlay above a mounted commit, whose changes are kept elsewhere.
 
 use std::ffi::CString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use grove_engine::ObjectId;
-use rustix::fs::XattrFlags;
+use rustix::fs::{FlockOperation, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
@@ -75,7 +75,9 @@ pub fn overlay(at: &Path, dir: &Path) -> Result<()> {
     let info = info.ok_or_else(not_mounted)?;
     let commit = info.commit.ok_or_else(not_mounted)?;
     let layers = Layers::prepare(dir, &commit)?;
-    if is_used(&layers.upper)? {
+    // Of two at once one finds the other's lock, or its mount.
+    let lock = alone(dir)?;
+    if lock.is_none() || is_used(&layers.upper)? {
         return Err(MountError::Busy {
             path: layers.upper,
             users: Vec::new(),
@@ -92,11 +94,34 @@ pub fn overlay(at: &Path, dir: &Path) -> Result<()> {
 
 /// Two overlays with the same layer would corrupt it, and the kernel only warns of it.
 fn is_used(upper: &Path) -> Result<bool> {
-    let mut option = b"upperdir=".to_vec();
-    escape(upper, b",\\", &mut option);
-    let option = String::from_utf8_lossy(&option);
-    let uses = |row: &table::Row| row.kind == KIND && row.data.contains(&*option);
+    // Kernels show the path as it is, or as it was given.
+    let options = [&b""[..], b",\\"].map(|special| {
+        let mut option = b"upperdir=".to_vec();
+        escape(upper, special, &mut option);
+        String::from_utf8_lossy(&option).into_owned()
+    });
+    let has = |data: &str| options.iter().any(|option| has_option(data, option));
+    let uses = |row: &table::Row| row.kind == KIND && has(&row.data);
     Ok(table::read()?.iter().any(uses))
+}
+
+/// Whether an option, which may have commas in it, is one of those that commas separate.
+fn has_option(options: &str, option: &str) -> bool {
+    options.match_indices(option).any(|(at, _)| {
+        let (before, here) = options.split_at(at);
+        let after = here.strip_prefix(option).unwrap_or_default();
+        (before.is_empty() || before.ends_with(',')) && (after.is_empty() || after.starts_with(','))
+    })
+}
+
+/// A lock on the directory of layers; `None` if another one has it.
+fn alone(dir: &Path) -> Result<Option<File>> {
+    let file = File::open(dir).map_err(MountError::io("open", dir))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(MountError::io("lock", dir)(error)),
+    }
 }
 
 /// The layer's root stands for the commit's, so it begins with the same attributes.
@@ -150,6 +175,29 @@ mod tests {
         let data = layers.data(Path::new("/a:b,c"));
         let expected = "lowerdir=/a\\:b\\,c,upperdir=/u\\,p/upper,workdir=/u\\\\:/work";
         assert_eq!(String::from_utf8(data).unwrap(), expected);
+    }
+
+    #[test]
+    fn layers_in_use_are_told_from_those_whose_path_begins_alike() {
+        for (options, has) in [
+            ("rw,lowerdir=/l,upperdir=/u/upper,workdir=/u/work", true),
+            ("upperdir=/u/upper", true),
+            ("rw,upperdir=/u/upper2,workdir=/u/work", false),
+            ("rw,xupperdir=/u/upper", false),
+            ("rw,upperdir=/u/upper2,upperdir=/u/upper", true),
+            ("rw", false),
+        ] {
+            assert_eq!(has_option(options, "upperdir=/u/upper"), has, "{options}");
+        }
+    }
+
+    #[test]
+    fn one_at_a_time_lays_an_overlay_over_layers() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = alone(dir.path()).unwrap();
+        assert!(first.is_some() && alone(dir.path()).unwrap().is_none());
+        drop(first);
+        assert!(alone(dir.path()).unwrap().is_some());
     }
 
     #[test]
