@@ -55,7 +55,26 @@ fn forget(at: &Path) {
     mount_remount(at, flags, "").unwrap();
 }
 
-fn handles_lead_to_files(mounted: &Mounted, root: &Path) {
+/// Opens handles on a mount.
+fn open(root: &Path, handles: &[String]) -> Vec<String> {
+    let at = root.display().to_string();
+    let args = [at.as_str()].into_iter();
+    let args: Vec<&str> = args.chain(handles.iter().map(String::as_str)).collect();
+    python(&args).unwrap()
+}
+
+/// What the handles below lead to.
+fn expected() -> [String; 4] {
+    [
+        "file deep".to_owned(),
+        "dir f".to_owned(),
+        format!("file {}", "x".repeat(100)),
+        "dir a usr var".to_owned(),
+    ]
+}
+
+/// The handles, unless there is no way to make them.
+fn handles_lead_to_files(mounted: &Mounted, root: &Path) -> Option<Vec<String>> {
     let paths = ["a/b/c/d/e/f/g/deep", "a/b/c/d/e", "usr/lib/twin-1", "."];
     let paths: Vec<String> = paths
         .iter()
@@ -65,27 +84,16 @@ fn handles_lead_to_files(mounted: &Mounted, root: &Path) {
         .into_iter()
         .chain(paths.iter().map(String::as_str))
         .collect();
-    let Some(handles) = python(&args) else { return };
-    let at = root.display().to_string();
-    let args: Vec<&str> = [at.as_str()]
-        .into_iter()
-        .chain(handles.iter().map(String::as_str))
-        .collect();
-    let open = || python(&args).unwrap();
-    let expected = [
-        "file deep".to_owned(),
-        "dir f".to_owned(),
-        format!("file {}", "x".repeat(100)),
-        "dir a usr var".to_owned(),
-    ];
-    assert_eq!(open(), expected);
+    let handles = python(&args)?;
+    assert_eq!(open(root, &handles), expected());
     forget(mounted.path());
     let before = mounted.stats().lookup;
-    assert_eq!(open(), expected);
+    assert_eq!(open(root, &handles), expected());
     assert!(
         mounted.stats().lookup >= before + 3,
         "the kernel had forgotten them"
     );
+    Some(handles)
 }
 
 #[test]
@@ -95,7 +103,12 @@ fn handles_lead_to_files_that_the_kernel_has_forgotten() {
     fixture.fill();
     let id = fixture.commit("main");
     let mounted = fixture.mount(What::Commit(id));
-    handles_lead_to_files(&mounted, &fixture.mnt());
+    let handles = handles_lead_to_files(&mounted, &fixture.mnt());
+    drop(mounted);
+    let mounted = fixture.mount(What::Commit(id));
+    if let Some(handles) = handles {
+        assert_eq!(open(&fixture.mnt(), &handles), expected(), "mounted again");
+    }
     drop(mounted);
     let mounted = fixture.mount(What::All);
     let root = fixture.mnt().join("commits").join(id.to_string());
