@@ -113,7 +113,10 @@ pub struct Args {
     /// Pays for sequential reading and mapping of large files; opening any file gets slower.
     #[arg(long)]
     materialise: bool,
-    /// Tell requests and other figures of the mount at the directory, or of all of the repository
+    /// Tell requests and other figures of the session that serves the mount at the directory, and
+    /// with it maybe others; or of all of the repository
+    ///
+    /// Times are bounds that so many percent of the requests stayed below, as powers of two.
     #[arg(long, conflicts_with_all = ["all", "foreground"])]
     stats: bool,
     #[command(flatten)]
