@@ -167,7 +167,10 @@ fn the_dead_mount_of_another_program_is_named_and_left_alone() {
         .write(true)
         .open("/dev/fuse")
         .unwrap();
-    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+    let data = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0",
+        device.as_raw_fd()
+    );
     let data = CString::new(data).unwrap();
     let (at, flags) = (fixture.mnt(), MountFlags::RDONLY);
     rustix::mount::mount("other", &at, "fuse.other", flags, data.as_c_str()).unwrap();
