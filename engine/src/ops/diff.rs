@@ -17,12 +17,15 @@ pub use self::report::{
     Aspects, Change, ChangeKind, DiffOptions, DiffReport, Event, FileKind, Info, LABEL, Source,
 };
 pub use self::totals::Totals;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::monitor::{Monitor, Phase};
 use crate::ops::ls::{Node, normalise};
 use crate::repo::Repository;
 use crate::tree::check_depth;
+
+/// The path of the root.
+const ROOT: &str = "/";
 
 /// One of the two trees.
 #[derive(Debug, Clone, Copy)]
@@ -114,9 +117,13 @@ impl Dir {
         match side {
             Side::Stored(Node::Dir { tree, meta }) => Ok(Self::Stored { tree, meta }),
             Side::Stored(Node::File(_)) => Err(Error::UnsupportedInput {
-                path: "/".into(),
+                path: ROOT.into(),
                 reason: "not a directory".into(),
             }),
+            // Its metadata is that of where it leads.
+            Side::Local(path) if path.is_symlink() => {
+                Ok(Self::Local(std::fs::canonicalize(path).at(path)?))
+            }
             Side::Local(path) => Ok(Self::Local(path.to_owned())),
         }
     }
@@ -155,10 +162,13 @@ struct Walk<'r> {
 }
 
 impl Walk<'_> {
-    /// Compares what is at the subpath. The root's own metadata is left out, as `ostree diff` does.
+    /// Compares what is at the subpath.
     fn at_subpath(&mut self, a: Dir, b: Dir) -> Result<()> {
         let path = normalise(&self.options.subpath);
-        if path == "/" {
+        if path == ROOT {
+            if !self.same_dirmeta(&a, &b)? {
+                self.modified(&Item::Dir(&a), &Item::Dir(&b), ROOT)?;
+            }
             return self.dirs(&a, &b, &mut String::new(), 0);
         }
         let depth = path.matches('/').count();

@@ -229,6 +229,11 @@ fn xattr_names(info: &Info) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Change {
+    /// Whether `ostree diff` lists it: neither what is implied nor the root's own metadata.
+    pub fn is_listed(&self) -> bool {
+        !self.implied && self.path != super::ROOT
+    }
+
     /// What changed, from the metadata of both sides; `None` unless both were loaded.
     pub fn aspects(&self) -> Option<Aspects> {
         Some(Aspects::between(self.a.as_ref()?, self.b.as_ref()?))

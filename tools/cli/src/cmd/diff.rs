@@ -24,7 +24,9 @@ use crate::ui::SizeSwitch;
 ///
 /// Prints modified (M), deleted (D) and added (A) paths. An argument that begins with '/' or '.'
 /// is a directory, any other one a rev. With one argument, compares the commit with its parent.
-/// Several kinds of output can be asked for at once.
+/// Several kinds of output can be asked for at once. The plain list is that of 'ostree diff', without
+/// the root directory's own mode, owner and attributes; --exit-code and all other output count these as
+/// a change of '/'.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove diff os/stable^ os/stable\n  \
     grove diff --stat --packages os/stable os/testing\n  \

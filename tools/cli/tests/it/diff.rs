@@ -54,6 +54,8 @@ fn random_tree(root: &Path, seed: u64, round: u64) {
         (state >> 33) % below
     };
     fs::create_dir(root).expect("a directory");
+    let own = if (seed + round).is_multiple_of(3) { 0o750 } else { 0o755 };
+    fs::set_permissions(root, fs::Permissions::from_mode(own)).expect("a mode");
     let mut dirs = vec![root.to_owned()];
     for n in 0..40 {
         let dir = dirs[next(dirs.len() as u64) as usize].clone();
@@ -242,6 +244,40 @@ fn the_exit_code_says_whether_anything_differs() {
         Some(3)
     );
     assert_eq!(code(&["diff", "--exit-code", "os/main", "none"]), Some(1));
+}
+
+#[test]
+fn metadata_of_the_root_is_told_of_but_not_in_the_plain_list() {
+    let env = Env::new();
+    env.file("old/same", "same", 0o644);
+    env.file("new/same", "same", 0o644);
+    fs::set_permissions(env.path("new"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    commit_both(&env);
+    symlink("new", env.path("link")).expect("a link");
+    for trees in [
+        &["t"][..],
+        &["./old", "./new"],
+        &["t^", "./new"],
+        &["./old", "./link"],
+    ] {
+        let diff = |more: &[&str]| {
+            let fixed = ["diff", "--owner-uid=0", "--owner-gid=0", "--no-xattrs"];
+            env.output(&[&fixed[..], more, trees].concat())
+        };
+        let text = |more: &[&str]| String::from_utf8(diff(more).stdout).expect("UTF-8");
+        assert_eq!(text(&[]), "", "as ostree diff does it");
+        assert_eq!(text(&["--name-only"]), "");
+        assert_eq!(diff(&["--exit-code"]).status.code(), Some(3));
+        assert_eq!(text(&["--files"]), "M    /  mode 0755 -> 0700\n");
+        assert!(text(&["--stat"]).starts_with("Modified:  1 (0 in content"));
+        let json: serde_json::Value = serde_json::from_str(&text(&["--json"])).expect("JSON");
+        let change = &json["changes"][0];
+        assert_eq!(
+            (&change["path"], &change["aspects"]),
+            (&"/".into(), &serde_json::json!(["mode"]))
+        );
+        assert_eq!(diff(&["--exit-code", "--subpath=/same"]).status.code(), Some(0));
+    }
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn list(out: &mut dyn Write, report: &DiffReport, args: &Args, colour: bool) -> 
         }
         return Ok(());
     }
-    for Change { kind, path, .. } in report.iter().filter(|change| !change.implied) {
+    for Change { kind, path, .. } in report.iter().filter(|change| change.is_listed()) {
         if args.name_only {
             writeln!(out, "{path}")?;
         } else {
