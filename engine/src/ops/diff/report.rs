@@ -25,6 +25,9 @@ pub struct DiffOptions {
     pub owner_uid: Option<u32>,
     /// Take local files as owned by this group.
     pub owner_gid: Option<u32>,
+    /// Leave out what a commit cannot hold (devices, sockets, FIFOs, names that are not UTF-8)
+    /// instead of failing.
+    pub skip_special: bool,
 }
 
 /// The type of an entry.
@@ -110,6 +113,8 @@ pub struct DiffReport {
     pub added: Vec<Change>,
     /// Which of the added are removed ones at another path.
     pub moves: Vec<Move>,
+    /// Entries of directories that were left out.
+    pub skipped: u64,
 }
 
 /// What happened to one entry, where a move is one event and not two.

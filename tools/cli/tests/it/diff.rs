@@ -1,7 +1,10 @@
 //! What `grove diff` says beyond the list of paths, and that the list is the one of `ostree`.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -244,6 +247,46 @@ fn the_exit_code_says_whether_anything_differs() {
         Some(3)
     );
     assert_eq!(code(&["diff", "--exit-code", "os/main", "none"]), Some(1));
+}
+
+#[test]
+fn directories_are_compared_where_there_is_no_repository() {
+    let env = Env::new();
+    trees_with_moves(&env);
+    write(&env, "old/lib/cut.so", b"\x7fELF and more");
+    env.file("old/text", "one\n", 0o644);
+    env.file("new/text", "two\n", 0o644);
+    let everything = ["diff", "--files", "--stat", "--patch", "--elf", "./old", "./new"];
+    let with_repo = env.ok(&everything);
+    assert!(with_repo.contains("+two\n"), "{with_repo}");
+    fs::remove_dir_all(env.path("repo")).expect("the repository");
+    assert_eq!(env.ok(&everything), with_repo);
+    assert_eq!(env.output(&["diff", "os/main", "./new"]).status.code(), Some(10));
+    let alone = env.output(&["diff", "./new"]);
+    let errors = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert_eq!(alone.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("no parent"), "{errors}");
+}
+
+#[test]
+fn what_a_commit_cannot_hold_is_left_out_of_directories_on_request() {
+    let env = Env::new();
+    let _socket = UnixListener::bind(env.path("two/new/socket")).expect("a socket");
+    let refused = env.output(&["diff", "./one", "./two"]);
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("two/new/socket"), "{errors}");
+    let name = OsStr::from_bytes(b"\xff");
+    fs::write(env.path("two").join(name), "").expect("a file");
+    let skipped = env.output(&["diff", "--skip-special", "./one", "./two"]);
+    let errors = String::from_utf8_lossy(&skipped.stderr).into_owned();
+    assert!(skipped.status.success(), "{errors}");
+    assert!(errors.contains("left out 2 entries"), "{errors}");
+    let text = String::from_utf8(skipped.stdout).expect("UTF-8");
+    assert!(text.contains("A    /new/n\n") && !text.contains("socket"), "{text}");
+    // What is left out elsewhere is not told.
+    let part = env.output(&["diff", "--skip-special", "--subpath=/sub", "./one", "./two"]);
+    assert!(part.status.success() && part.stderr.is_empty(), "{part:?}");
 }
 
 #[test]

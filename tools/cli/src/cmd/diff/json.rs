@@ -98,7 +98,7 @@ struct Entry {
 
 /// Prints the document.
 pub(super) fn print(
-    repo: &Repository,
+    repo: Option<&Repository>,
     from: &str,
     to: &str,
     found: &Found,

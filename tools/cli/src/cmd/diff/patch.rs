@@ -30,7 +30,7 @@ enum Side {
 /// Prints hunks for every regular file and link whose content changed, in the order of the paths.
 pub(super) fn print(
     out: &mut dyn Write,
-    repo: &Repository,
+    repo: Option<&Repository>,
     report: &DiffReport,
     colour: bool,
 ) -> Result<()> {
@@ -53,7 +53,7 @@ pub(super) fn print(
     Ok(())
 }
 
-fn hunks(repo: &Repository, event: &Event<'_>, colour: bool) -> Result<String> {
+fn hunks(repo: Option<&Repository>, event: &Event<'_>, colour: bool) -> Result<String> {
     let (old, new) = (side(repo, event.before())?, side(repo, event.after())?);
     let name = |side: &Side, letter: char, path: Option<&str>| match (side, path) {
         (Side::Absent, _) | (_, None) => "/dev/null".to_owned(),
@@ -84,7 +84,7 @@ impl Side {
     }
 }
 
-fn side(repo: &Repository, info: Option<&Info>) -> Result<Side> {
+fn side(repo: Option<&Repository>, info: Option<&Info>) -> Result<Side> {
     let Some(info) = info.filter(|info| info.kind != FileKind::Directory) else {
         return Ok(Side::Absent);
     };

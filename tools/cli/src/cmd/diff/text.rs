@@ -16,7 +16,7 @@ use crate::ui::{self, SizeSwitch};
 const DIRECTORIES: usize = 20;
 
 /// Prints everything that was asked for, sections apart.
-pub(super) fn print(repo: &Repository, found: &Found, args: &Args) -> Result<()> {
+pub(super) fn print(repo: Option<&Repository>, found: &Found, args: &Args) -> Result<()> {
     let colour = ui::colour();
     let mut out = args.pager.output();
     let mut first = true;
