@@ -145,7 +145,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let (from, to) = match &args.to {
         Some(to) => (args.from.clone(), to.clone()),
         None if is_dir(&args.from) => {
-            let message = format!("{}: a directory has no parent; name what to compare", args.from);
+            let message = format!(
+                "{}: a directory has no parent; name what to compare",
+                args.from
+            );
             return Err(Error::Usage(message));
         }
         None => (format!("{}^", args.from), args.from.clone()),
@@ -189,9 +192,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         elf,
     };
     if args.json.json {
-        json::print(repo, &from, &to, &found, args)?;
+        json::print(repo, &from, &to, &found, args, &progress)?;
     } else {
-        text::print(repo, &found, args)?;
+        text::print(repo, &found, args, &progress)?;
     }
     let differs = args.exit_code && !found.report.is_empty();
     Ok(ExitCode::from(if differs {
