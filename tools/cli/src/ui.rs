@@ -34,6 +34,14 @@ impl Style {
         }
     }
 
+    /// That of standard error, which is not coloured.
+    pub fn of_errors() -> Self {
+        match io::stderr().is_terminal() {
+            true => Self::Plain,
+            false => Self::Raw,
+        }
+    }
+
     /// Text of one line; a tab stays one.
     pub fn line(self, text: &str) -> Cow<'_, str> {
         match self {

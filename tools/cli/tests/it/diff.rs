@@ -570,8 +570,11 @@ fn names_and_text_give_no_commands_to_a_terminal_and_are_whole_in_a_pipe() {
         &["ls", "t"],
         &["log", "said"],
         &["show", "said"],
+        &["ls", "t", "/none\x1b[8m"],
     ] {
-        let in_pipe = env.ok(args);
+        let output = env.output(args);
+        let in_pipe = [output.stdout, output.stderr].concat();
+        let in_pipe = String::from_utf8(in_pipe).expect("UTF-8");
         assert!(in_pipe.contains("\x1b[8m"), "{args:?}: {in_pipe}");
         for no_colour in ["", "1"] {
             let mut command = env.on_terminal(args);

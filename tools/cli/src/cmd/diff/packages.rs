@@ -14,7 +14,7 @@ use super::Tree;
 use super::json::Sums;
 use super::text::difference;
 use crate::exit::{Error, Result};
-use crate::ui::SizeSwitch;
+use crate::ui::{self, SizeSwitch};
 
 /// What happened to a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,6 +194,7 @@ pub(super) fn print(out: &mut dyn Write, found: &Packages, sizes: SizeSwitch) ->
                 (Some(only), _) | (_, Some(only)) => format!("{name}-{only}.{arch}"),
                 (None, None) => name.clone(),
             };
+            let name = ui::printable(&name);
             writeln!(out, "  {name}{}", files(totals, sizes))?;
         }
     }
