@@ -51,7 +51,7 @@ fn diffs(c: &mut Criterion) {
         group.sample_size(if matches!(b, Side::Local(_)) { 10 } else { 50 });
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                let found = diff(&repo, a, b, options, &Silent);
+                let found = diff(Some(&repo), a, b, options, &Silent);
                 assert!(!found.expect("because both are there").is_empty());
             });
         });

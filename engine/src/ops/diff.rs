@@ -17,12 +17,15 @@ pub use self::report::{
     Aspects, Change, ChangeKind, DiffOptions, DiffReport, Event, FileKind, Info, LABEL, Source,
 };
 pub use self::totals::Totals;
-use crate::error::{Error, Result};
-use crate::id::{ObjectId, PayloadId};
+use crate::error::{Error, IoResultExt, Result};
+use crate::id::{ObjectId, ObjectKind, PayloadId};
 use crate::monitor::{Monitor, Phase};
 use crate::ops::ls::{Node, normalise};
 use crate::repo::Repository;
 use crate::tree::check_depth;
+
+/// The path of the root.
+const ROOT: &str = "/";
 
 /// One of the two trees.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +36,9 @@ pub enum Side<'a> {
     Local(&'a Path),
 }
 
-/// Compares two trees.
+/// Compares two trees. `repo` is where commits are; directories need none.
 pub fn diff(
-    repo: &Repository,
+    repo: Option<&Repository>,
     a: Side<'_>,
     b: Side<'_>,
     options: &DiffOptions,
@@ -114,9 +117,13 @@ impl Dir {
         match side {
             Side::Stored(Node::Dir { tree, meta }) => Ok(Self::Stored { tree, meta }),
             Side::Stored(Node::File(_)) => Err(Error::UnsupportedInput {
-                path: "/".into(),
+                path: ROOT.into(),
                 reason: "not a directory".into(),
             }),
+            // Its metadata is that of where it leads.
+            Side::Local(path) if path.is_symlink() => {
+                Ok(Self::Local(std::fs::canonicalize(path).at(path)?))
+            }
             Side::Local(path) => Ok(Self::Local(path.to_owned())),
         }
     }
@@ -148,21 +155,26 @@ impl Listing {
 }
 
 struct Walk<'r> {
-    repo: &'r Repository,
+    repo: Option<&'r Repository>,
     options: &'r DiffOptions,
     monitor: &'r dyn Monitor,
     report: DiffReport,
 }
 
 impl Walk<'_> {
-    /// Compares what is at the subpath. The root's own metadata is left out, as `ostree diff` does.
+    /// Compares what is at the subpath.
     fn at_subpath(&mut self, a: Dir, b: Dir) -> Result<()> {
         let path = normalise(&self.options.subpath);
-        if path == "/" {
+        if path == ROOT {
+            if !self.same_dirmeta(&a, &b)? {
+                self.modified(&Item::Dir(&a), &Item::Dir(&b), ROOT)?;
+            }
             return self.dirs(&a, &b, &mut String::new(), 0);
         }
         let depth = path.matches('/').count();
         let (a, b) = (self.look_up(a, &path)?, self.look_up(b, &path)?);
+        // What was left out on the way there is not part of this.
+        self.report.skipped = 0;
         let mut buffer = path.clone();
         match (a, b) {
             (None, None) => Err(Error::PathNotFound { path }),
@@ -172,7 +184,12 @@ impl Walk<'_> {
         }
     }
 
-    fn look_up(&self, root: Dir, path: &str) -> Result<Option<Place>> {
+    /// Where an object is to be found.
+    fn repo(&self, kind: ObjectKind, id: &ObjectId) -> Result<&Repository> {
+        self.repo.ok_or(Error::MissingObject { kind, id: *id })
+    }
+
+    fn look_up(&mut self, root: Dir, path: &str) -> Result<Option<Place>> {
         let mut place = Place::Dir(root);
         for name in path.split('/').filter(|name| !name.is_empty()) {
             let Place::Dir(dir) = &place else {
@@ -187,11 +204,11 @@ impl Walk<'_> {
         Ok(Some(place))
     }
 
-    fn list(&self, dir: &Dir) -> Result<Listing> {
+    fn list(&mut self, dir: &Dir) -> Result<Listing> {
         match dir {
-            Dir::Local(path) => local::list(path),
+            Dir::Local(path) => local::list(path, self.options, &mut self.report.skipped),
             Dir::Stored { tree, .. } => {
-                let listing = self.repo.dirtree(tree)?;
+                let listing = self.repo(ObjectKind::Dirtree, tree)?.dirtree(tree)?;
                 let files = listing.files.iter();
                 Ok(Listing {
                     files: files
@@ -402,7 +419,7 @@ impl Walk<'_> {
         match dir {
             Dir::Local(path) => local::info(path, self.options),
             Dir::Stored { meta: id, .. } => {
-                let meta = self.repo.dirmeta(id)?;
+                let meta = self.repo(ObjectKind::Dirmeta, id)?.dirmeta(id)?;
                 Ok(Info {
                     kind: FileKind::Directory,
                     mode: meta.mode,
@@ -422,7 +439,7 @@ impl Walk<'_> {
         match file {
             File::Local(path) => local::info(path, self.options),
             File::Stored(id) => {
-                let file = self.repo.file(id)?;
+                let file = self.repo(ObjectKind::File, id)?.file(id)?;
                 let kind = if file.header.is_symlink() {
                     FileKind::Symlink
                 } else {

@@ -11,10 +11,10 @@ use grove_engine::monitor::{Monitor, Phase};
 use grove_engine::object::{Commit, DirMeta, Dirtree, FileHeader, Metadata, Xattrs};
 use grove_engine::ops::ostree::{ExportOptions, ImportOptions, RepoMode, export, import};
 use grove_engine::ops::{Level, PruneOptions, fsck, prune};
-use grove_engine::{ObjectId, ObjectKind, Repository, Silent};
+use grove_engine::{Error, ObjectId, ObjectKind, Repository, Silent};
 use grove_fixtures::mini::{Scale, build_tree};
 
-use crate::support::{commit_dir, have, list_commit, list_dir, make_tree, packs, run};
+use crate::support::{commit_dir, have, list_commit, list_dir, make_tree, noise, packs, run};
 
 const MODES: [(&str, RepoMode); 4] = [
     ("bare", RepoMode::Bare),
@@ -265,6 +265,10 @@ fn what_a_mode_cannot_hold_is_refused() {
     };
     let refused = export(&env.repo, &env.path("plain"), &plain, &Silent).unwrap_err();
     assert!(refused.to_string().contains("bare-user-only"), "{refused}");
+    let Error::UnsupportedInput { path, .. } = &refused else {
+        panic!("{refused:?}");
+    };
+    assert!(tree.join(&path[1..]).symlink_metadata().is_ok(), "{path}");
     assert!(!env.path("plain/refs/heads/os/main").exists());
     env.export("archive", RepoMode::Archive);
     let refused = export(&env.repo, &env.path("archive"), &plain, &Silent).unwrap_err();
@@ -273,6 +277,36 @@ fn what_a_mode_cannot_hold_is_refused() {
     fs::write(env.path("grove-no"), "").unwrap();
     let refused = export(&env.repo, env.dir.path(), &plain, &Silent).unwrap_err();
     assert!(refused.to_string().ends_with("is not empty"), "{refused}");
+}
+
+#[test]
+fn damage_that_ends_an_export_is_told_with_the_path_in_the_tree() {
+    let env = Env::new();
+    let tree = env.path("tree");
+    let large = tree.join("usr/noise");
+    fs::create_dir_all(tree.join("usr")).unwrap();
+    // Most of the pack, so that its middle is in there.
+    fs::write(&large, noise(1, 3_000_000)).unwrap();
+    commit_dir(&env.repo, "os/main", &tree).unwrap();
+    let size = |pack: &PathBuf| fs::metadata(pack).unwrap().len();
+    let pack = packs(env.repo.path()).into_iter().max_by_key(size).unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    fs::write(&pack, bytes).unwrap();
+    let repo = Repository::open(env.repo.path()).unwrap();
+    for (name, mode) in [MODES[1], MODES[3]] {
+        let options = ExportOptions {
+            mode: Some(mode),
+            ..ExportOptions::default()
+        };
+        let failed = export(&repo, &env.path(name), &options, &Silent).unwrap_err();
+        assert!(failed.is_damage(), "{failed:?}");
+        assert!(
+            failed.to_string().starts_with("/usr/noise: file object "),
+            "{failed}"
+        );
+    }
 }
 
 /// An OSTree repository made by hand.

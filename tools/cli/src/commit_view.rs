@@ -8,6 +8,7 @@ use grove_engine::object::{Commit, Value, Variant, Xattrs};
 use serde::Serialize;
 
 use crate::time;
+use crate::ui::Style;
 
 /// The type of commit objects.
 const SIGNATURE: &str = "(a{sv}aya(say)sstayay)";
@@ -61,6 +62,7 @@ fn version(commit: &Commit) -> Option<&str> {
 
 /// Prints a commit as `ostree log` does, with an empty line after it.
 pub fn print(out: &mut dyn Write, id: &ObjectId, commit: &Commit) -> io::Result<()> {
+    let style = Style::of_output();
     writeln!(out, "commit {id}")?;
     if let Some(parent) = &commit.parent {
         writeln!(out, "Parent:  {parent}")?;
@@ -68,26 +70,26 @@ pub fn print(out: &mut dyn Write, id: &ObjectId, commit: &Commit) -> io::Result<
     writeln!(out, "ContentChecksum:  {}", commit.content_checksum())?;
     writeln!(out, "Date:  {}", time::show(commit.timestamp))?;
     if let Some(version) = version(commit) {
-        writeln!(out, "Version: {version}")?;
+        writeln!(out, "Version: {}", style.line(version))?;
     }
     if commit.subject.is_empty() {
         writeln!(out, "(no subject)")?;
     } else {
         writeln!(out)?;
-        indented(out, &commit.subject)?;
+        indented(out, &commit.subject, style)?;
     }
     if !commit.body.is_empty() {
         writeln!(out)?;
-        indented(out, &commit.body)?;
+        indented(out, &commit.body, style)?;
     }
     writeln!(out)
 }
 
-fn indented(out: &mut dyn Write, text: &str) -> io::Result<()> {
+fn indented(out: &mut dyn Write, text: &str, style: Style) -> io::Result<()> {
     text.strip_suffix('\n')
         .unwrap_or(text)
         .split('\n')
-        .try_for_each(|line| writeln!(out, "    {line}"))
+        .try_for_each(|line| writeln!(out, "    {}", style.line(line)))
 }
 
 /// Prints a commit's bytes as a GVariant in text format.

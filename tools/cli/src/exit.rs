@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use grove_engine::Error as Engine;
 
+use crate::ui::Style;
+
 /// Result of commands.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -125,7 +127,10 @@ pub const TABLE: &[(u8, &str)] = &[
 pub fn report(error: &Error) -> ExitCode {
     let code = code(error);
     if code != OK {
-        eprint!("{}", describe(error));
+        let style = Style::of_errors();
+        for line in describe(error).lines() {
+            eprintln!("{}", style.line(line));
+        }
     }
     ExitCode::from(code)
 }

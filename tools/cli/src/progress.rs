@@ -16,6 +16,7 @@ use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, Prog
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Globals;
+use crate::ui::Style;
 
 const DELAY: Duration = Duration::from_millis(250);
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -147,6 +148,7 @@ impl Monitor for Progress {
         if !self.warnings {
             return;
         }
+        let message = Style::of_errors().line(message);
         if self.shared.drawn.load(Relaxed) {
             self.shared
                 .lines

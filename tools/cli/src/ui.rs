@@ -1,5 +1,6 @@
 //! Text for people: standard output, sizes, colour.
 
+use std::borrow::Cow;
 use std::env;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock};
@@ -9,10 +10,48 @@ pub fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::with_capacity(64 << 10, io::stdout().lock())
 }
 
-/// Whether standard output may be coloured: a terminal, and NO_COLOR is unset or empty.
-pub fn colour() -> bool {
-    let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !refused && env::var_os("TERM").is_none_or(|term| term != "dumb") && io::stdout().is_terminal()
+/// How text that others wrote, and paths, get to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// As it is: to a file or a pipe.
+    Raw,
+    /// To a terminal, which would take control characters for commands.
+    Plain,
+    /// The same, in colour.
+    Colour,
+}
+
+impl Style {
+    /// That of standard output; in colour unless NO_COLOR is set and not empty.
+    pub fn of_output() -> Self {
+        let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        match io::stdout().is_terminal() {
+            false => Self::Raw,
+            true if refused || env::var_os("TERM").is_some_and(|term| term == "dumb") => {
+                Self::Plain
+            }
+            true => Self::Colour,
+        }
+    }
+
+    /// That of standard error, which is not coloured.
+    pub fn of_errors() -> Self {
+        match io::stderr().is_terminal() {
+            true => Self::Plain,
+            false => Self::Raw,
+        }
+    }
+
+    /// Text of one line; a tab stays one.
+    pub fn line(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Self::Plain | Self::Colour if text.chars().any(char::is_control) => {
+                let parts: Vec<String> = text.split('\t').map(printable).collect();
+                parts.join("\t").into()
+            }
+            _ => text.into(),
+        }
+    }
 }
 
 /// How to print sizes.
@@ -104,6 +143,16 @@ mod tests {
             (2, "file", "2 files"),
         ] {
             assert_eq!(count(n, noun), text);
+        }
+    }
+
+    #[test]
+    fn text_reaches_files_as_it_is_and_terminals_without_commands() {
+        let text = "a\tb\x1b]0;title\x07";
+        assert_eq!(Style::Raw.line(text), text);
+        for style in [Style::Plain, Style::Colour] {
+            assert_eq!(style.line(text), "a\tb\\x1b]0;title\\x07");
+            assert_eq!(style.line("\u{e9} a"), "\u{e9} a");
         }
     }
 

@@ -124,7 +124,7 @@ impl Plan {
         let mut listings = Listings::new(repo, root);
         let mut dirs: BTreeMap<String, DirRow> = BTreeMap::new();
         let mut no_dirs: HashSet<String> = HashSet::new();
-        // Comparisons leave out the root's own metadata.
+        // The root's own metadata is set whatever changed below it.
         row(&mut dirs, "");
         let changes = compared.iter().enumerate();
         let changes =

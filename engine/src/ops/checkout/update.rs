@@ -80,7 +80,7 @@ pub fn update(
     let compare = |old: &ObjectId| {
         let old = root_of(old)?;
         let (a, b) = (Side::Stored(old), Side::Stored(new));
-        let report = diff(repo, a, b, &DiffOptions::default(), monitor)?;
+        let report = diff(Some(repo), a, b, &DiffOptions::default(), monitor)?;
         Ok(Compared { old, report })
     };
     let compared = held

@@ -26,11 +26,13 @@ enum Of<'r> {
 }
 
 impl<'r> Content<'r> {
-    /// Opens what an entry holds: nothing unless it is a regular file.
-    pub fn open(repo: &'r Repository, info: &'r Info) -> Result<Self> {
+    /// Opens what an entry holds: nothing unless it is a regular file. `repo` is where commits are.
+    pub fn open(repo: Option<&'r Repository>, info: &'r Info) -> Result<Self> {
         let of = match (&info.source, info.payload) {
             _ if info.kind != FileKind::File || info.size == 0 => Of::Nothing,
-            (Source::Stored(_), Some(payload)) => Of::Stored(repo, payload),
+            (Source::Stored(_), Some(id)) => {
+                Of::Stored(repo.ok_or(Error::MissingPayload { id })?, id)
+            }
             (Source::Stored(_), None) => Of::Nothing,
             (Source::Local(path), _) => Of::Local(path, File::open(path).at(path)?),
         };

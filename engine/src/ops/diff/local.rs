@@ -16,28 +16,33 @@ use crate::object::Xattrs;
 
 const BUFFER: usize = 256 * 1024;
 
-/// Contents of a directory, sorted.
-pub(super) fn list(path: &Path) -> Result<Listing> {
+/// Contents of a directory, sorted. Counts what is left out of it, where the options want that.
+pub(super) fn list(path: &Path, options: &DiffOptions, skipped: &mut u64) -> Result<Listing> {
     let mut listing = Listing::default();
+    let mut refuse = |path: &Path, reason: &str| {
+        if options.skip_special {
+            *skipped += 1;
+            return Ok(());
+        }
+        Err(Error::UnsupportedInput {
+            path: path.to_string_lossy().into_owned(),
+            reason: reason.into(),
+        })
+    };
     for entry in fs::read_dir(path).at(path)? {
         let entry = entry.at(path)?;
-        let name = entry
-            .file_name()
-            .into_string()
-            .map_err(|name| Error::UnsupportedInput {
-                path: path.join(name).to_string_lossy().into_owned(),
-                reason: "the name is not UTF-8".into(),
-            })?;
+        let Ok(name) = entry.file_name().into_string() else {
+            refuse(&entry.path(), "the name is not UTF-8")?;
+            continue;
+        };
         let kind = entry.file_type().at(entry.path())?;
         if kind.is_dir() {
             listing.dirs.push((name, Dir::Local(entry.path())));
         } else if kind.is_file() || kind.is_symlink() {
             listing.files.push((name, Entry::Local(entry.path())));
         } else {
-            return Err(Error::UnsupportedInput {
-                path: entry.path().to_string_lossy().into_owned(),
-                reason: "neither a regular file, a symbolic link nor a directory".into(),
-            });
+            let reason = "neither a regular file, a symbolic link nor a directory";
+            refuse(&entry.path(), reason)?;
         }
     }
     listing.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));

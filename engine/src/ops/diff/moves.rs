@@ -66,7 +66,7 @@ enum Identity {
 
 /// Finds the moves of a report whose metadata was loaded; ordered by where they lead.
 pub(super) fn find(
-    repo: &Repository,
+    repo: Option<&Repository>,
     report: &mut DiffReport,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Move>> {
@@ -195,7 +195,7 @@ impl<'r> Search<'r> {
         }
     }
 
-    fn by_likeness(&mut self, repo: &Repository, monitor: &dyn Monitor) -> Result<()> {
+    fn by_likeness(&mut self, repo: Option<&Repository>, monitor: &dyn Monitor) -> Result<()> {
         let (removed, added) = self.candidates();
         let removed = sketches(repo, &removed, monitor)?;
         let added = sketches(repo, &added, monitor)?;
@@ -364,7 +364,7 @@ fn unversioned(path: &str) -> String {
 /// Sketches of files, stored ones read in the order in which they are stored; those that have none
 /// are left out.
 fn sketches<'i>(
-    repo: &Repository,
+    repo: Option<&Repository>,
     files: &[(usize, &'i Info)],
     monitor: &dyn Monitor,
 ) -> Result<Vec<(usize, &'i Info, Sketch)>> {
@@ -379,9 +379,12 @@ fn sketches<'i>(
     });
     let stored: Vec<(usize, &Info, Piece)> = pieces.collect();
     let pieces: Vec<Piece> = stored.iter().map(|(.., piece)| *piece).collect();
-    let store = repo.store();
-    let groups = store.in_pack_order(&pieces);
+    let store = repo.map(Repository::store);
+    let groups = store.map_or_else(Vec::new, |store| store.in_pack_order(&pieces));
     let of_group = |group| {
+        let Some(store) = store else {
+            return Ok(Vec::new());
+        };
         let mut builders: BTreeMap<usize, SketchBuilder> = BTreeMap::new();
         let read = store.read_group(&pieces, group, &mut |number, _, bytes| {
             builders.entry(number).or_default().update(bytes);

@@ -25,6 +25,9 @@ pub struct DiffOptions {
     pub owner_uid: Option<u32>,
     /// Take local files as owned by this group.
     pub owner_gid: Option<u32>,
+    /// Leave out what a commit cannot hold (devices, sockets, FIFOs, names that are not UTF-8)
+    /// instead of failing.
+    pub skip_special: bool,
 }
 
 /// The type of an entry.
@@ -110,6 +113,8 @@ pub struct DiffReport {
     pub added: Vec<Change>,
     /// Which of the added are removed ones at another path.
     pub moves: Vec<Move>,
+    /// Entries of directories that were left out.
+    pub skipped: u64,
 }
 
 /// What happened to one entry, where a move is one event and not two.
@@ -229,6 +234,11 @@ fn xattr_names(info: &Info) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Change {
+    /// Whether `ostree diff` lists it: neither what is implied nor the root's own metadata.
+    pub fn is_listed(&self) -> bool {
+        !self.implied && self.path != super::ROOT
+    }
+
     /// What changed, from the metadata of both sides; `None` unless both were loaded.
     pub fn aspects(&self) -> Option<Aspects> {
         Some(Aspects::between(self.a.as_ref()?, self.b.as_ref()?))

@@ -233,7 +233,7 @@ impl Task<'_> {
         report.new_commits += u64::from(!there);
         let base = self.base(&commit, current)?;
         let mut txn = self.store(&needed, partial, base, report)?;
-        for bytes in needed.dirmetas.values() {
+        for (_, bytes) in needed.dirmetas.values() {
             txn.restore_object(EntryKind::Dirmeta, bytes)?;
         }
         for (_, bytes) in &needed.dirtrees {

@@ -113,7 +113,7 @@ impl<'r> Planner<'r> {
             loose: self.always(to)?,
             metadata: Pull::default(),
             files: Pull::default(),
-            delta: self.delta(from, to)?,
+            delta: self.delta(from, to, monitor)?,
             disk_bytes: 0,
             allocated_bytes: 0,
         };
@@ -122,7 +122,8 @@ impl<'r> Planner<'r> {
             found.loose.requests += u64::from(!self.lists_deltas);
         }
         let dirtrees = needed.dirtrees.iter().map(|(_, bytes)| bytes);
-        for bytes in needed.dirmetas.values().chain(dirtrees) {
+        let dirmetas = needed.dirmetas.values().map(|(_, bytes)| bytes);
+        for bytes in dirmetas.chain(dirtrees) {
             found.add_metadata(bytes.len() as u64);
         }
         for file in &files {
@@ -186,7 +187,12 @@ impl<'r> Planner<'r> {
     }
 
     /// The delta that a client would use. One from nothing is used by those who know no commit.
-    fn delta(&mut self, from: Option<&ObjectId>, to: &ObjectId) -> Result<Option<Pull>> {
+    fn delta(
+        &mut self,
+        from: Option<&ObjectId>,
+        to: &ObjectId,
+        monitor: &dyn Monitor,
+    ) -> Result<Option<Pull>> {
         let found = |delta: &&DeltaDir| delta.name.from.as_ref() == from && delta.name.to == *to;
         let Some(delta) = self.deltas.values().find(found).cloned() else {
             return Ok(None);
@@ -198,7 +204,7 @@ impl<'r> Planner<'r> {
                 let fallbacks = fallbacks(&delta.path.join(name), size)?;
                 let files = self.repo.files(&fallbacks).into_iter();
                 let files: Vec<FileObject> = files.collect::<Result<_>>()?;
-                self.sizes.complete(self.repo, &files, &crate::Silent)?;
+                self.sizes.complete(self.repo, &files, monitor)?;
                 for file in &files {
                     pull.add(self.archived(&file.id)?);
                 }

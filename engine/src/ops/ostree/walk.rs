@@ -68,12 +68,19 @@ pub(super) fn commit(from: &dyn Objects, id: &ObjectId) -> Result<Option<(Commit
     Ok(Some((commit, bytes)))
 }
 
+/// The path in a tree that the gatherer's paths stand for: these have no `/` in front, and those of
+/// listings one behind.
+pub(super) fn in_tree(path: &str) -> String {
+    format!("/{}", path.trim_end_matches('/'))
+}
+
 /// Objects of trees.
 #[derive(Debug, Default)]
 pub(super) struct Needed {
     /// Listings; what is below one comes before it.
     pub(super) dirtrees: Vec<(ObjectId, Vec<u8>)>,
-    pub(super) dirmetas: BTreeMap<ObjectId, Vec<u8>>,
+    /// Metadata of directories, with the first path that each was met at.
+    pub(super) dirmetas: BTreeMap<ObjectId, (String, Vec<u8>)>,
     /// Files, with the first path that each was met at.
     pub(super) files: HashMap<ObjectId, String>,
 }
@@ -106,7 +113,7 @@ impl Gatherer {
         partial: bool,
         monitor: &dyn Monitor,
     ) -> Result<()> {
-        self.dirmeta(from, &commit.meta, partial)?;
+        self.dirmeta(from, &commit.meta, "", partial)?;
         let mut below: HashMap<ObjectId, Vec<ObjectId>> = HashMap::new();
         let mut bytes_of: HashMap<ObjectId, Vec<u8>> = HashMap::new();
         let mut level = vec![(commit.tree, String::new())];
@@ -119,13 +126,16 @@ impl Gatherer {
             if monitor.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let read = |(id, _): &(ObjectId, String)| listing(from, id);
+            let read = |(id, path): &(ObjectId, String)| {
+                listing(from, id)
+                    .map_err(|error| error.hitting(&in_tree(path), ObjectKind::Dirtree, id))
+            };
             let read: Vec<_> = level.par_iter().map(read).collect::<Result<_>>()?;
             monitor.advance(Phase::Scan, read.len() as u64);
             let mut next = Vec::new();
             for ((id, path), found) in level.into_iter().zip(read) {
                 let Some((listing, bytes)) = found else {
-                    self.lacks(from, ObjectKind::Dirtree, &id, partial)?;
+                    self.lacks(from, ObjectKind::Dirtree, &id, &path, partial)?;
                     continue;
                 };
                 bytes_of.insert(id, bytes);
@@ -136,8 +146,9 @@ impl Gatherer {
                     }
                 }
                 for dir in listing.dirs {
-                    self.dirmeta(from, &dir.meta, partial)?;
-                    next.push((dir.tree, path_hint(&path, &dir.name) + "/"));
+                    let path = path_hint(&path, &dir.name);
+                    self.dirmeta(from, &dir.meta, &path, partial)?;
+                    next.push((dir.tree, path + "/"));
                 }
             }
             level = next;
@@ -152,16 +163,24 @@ impl Gatherer {
         Ok(())
     }
 
-    fn dirmeta(&mut self, from: &dyn Objects, id: &ObjectId, partial: bool) -> Result<()> {
+    fn dirmeta(
+        &mut self,
+        from: &dyn Objects,
+        id: &ObjectId,
+        path: &str,
+        partial: bool,
+    ) -> Result<()> {
         let kind = ObjectKind::Dirmeta;
         if !self.seen.insert((kind, *id)) {
             return Ok(());
         }
-        let Some(bytes) = from.bytes(kind, id)? else {
-            return self.lacks(from, kind, id, partial);
+        let hitting = |error: Error| error.hitting(&in_tree(path), kind, id);
+        let Some(bytes) = from.bytes(kind, id).map_err(hitting)? else {
+            return self.lacks(from, kind, id, path, partial);
         };
-        DirMeta::parse(&bytes).map_err(|error| from.fault(kind, id, error.into()))?;
-        self.found.dirmetas.insert(*id, bytes);
+        let parsed = DirMeta::parse(&bytes);
+        parsed.map_err(|error| hitting(from.fault(kind, id, error.into())))?;
+        self.found.dirmetas.insert(*id, (path.to_owned(), bytes));
         Ok(())
     }
 
@@ -170,12 +189,16 @@ impl Gatherer {
         from: &dyn Objects,
         kind: ObjectKind,
         id: &ObjectId,
+        path: &str,
         partial: bool,
     ) -> Result<()> {
         self.forget(kind, id);
         match partial {
             true => Ok(()),
-            false => Err(from.fault(kind, id, ObjectFault::Missing)),
+            false => {
+                let missing = from.fault(kind, id, ObjectFault::Missing);
+                Err(missing.hitting(&in_tree(path), kind, id))
+            }
         }
     }
 

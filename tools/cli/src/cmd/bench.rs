@@ -27,11 +27,15 @@ use crate::progress::Progress;
 /// Measure checkouts, a mount, a commit and a comparison on this machine
 ///
 /// The commit is checked out, mounted and walked, read through the mount, committed again from a
-/// checkout, and compared with its parent; where `ostree` is installed, it does the same with an
-/// archive that is exported for it. What is written goes to a new directory below --work and is
+/// checkout, and compared with its parent; a checkout of the parent is changed into one of it, and the
+/// new commit is checked out as hard links: `first` makes the files to link to. Where `ostree` is
+/// installed, it does the same with an archive that is exported for it, but for updates, which it does
+/// not have; its hard links are to a bare repository, and take root. What is written goes to a new directory below --work and is
 /// removed in the end, as some file systems make files slowly for minutes after many were removed;
 /// what takes more than half of the free space is removed before.
 /// Wall times are those of a machine that may have other work; processor time includes that of the mount's server.
+/// Peaks of memory are those of the program, or of the mount's server, file pages that it maps included;
+/// what ends at once has none.
 /// `first` steps of a mount are the first after it was made: what the kernel has cached of the
 /// repository's own files stays.
 #[derive(Debug, clap::Args)]
@@ -57,6 +61,11 @@ pub struct Args {
     #[command(flatten)]
     json: JsonSwitch,
 }
+
+/// The branch of commits that are made here.
+const BRANCH: &str = "bench";
+/// The step that makes hard links to files that are there.
+const LINKS: &str = "checkout -H";
 
 /// What is measured, and where.
 #[derive(Debug)]
@@ -144,11 +153,14 @@ impl<'p> Bench<'p> {
     }
 
     /// How many steps there are to take: the export for the peer, and for each run checkouts, two
-    /// commits and a comparison by each program, and five of a mount.
+    /// commits, a checkout of hard links and a comparison by each program, another one of hard links, an
+    /// update, and five of a mount.
     fn steps(&self, runs: u32, with_peer: bool) -> u64 {
-        let by_each = 3 + u64::from(is_root()) + u64::from(self.from.is_some());
-        let programs = 1 + u64::from(with_peer);
-        u64::from(with_peer) + u64::from(runs) * (by_each * programs + 5)
+        let (is_root, has_from) = (u64::from(is_root()), u64::from(self.from.is_some()));
+        let ours = (3 + is_root + has_from) + (2 + has_from + 5);
+        let theirs = 3 + 2 * is_root + has_from;
+        let peer = u64::from(with_peer);
+        peer + u64::from(runs) * (ours + peer * theirs)
     }
 
     /// Takes a step that is a run of a program.
@@ -196,10 +208,41 @@ impl<'p> Bench<'p> {
                 self.put_away(&other)?;
             }
         }
+        self.update(rows, &tree)?;
         self.commit(rows, &tree)?;
         self.put_away(&tree)?;
         self.mount(rows)?;
         self.diff(rows)
+    }
+
+    /// Changes a checkout of the commit into one of what it is compared with, and back.
+    fn update(&self, rows: &mut Rows, tree: &Path) -> Result<()> {
+        let Some(from) = &self.from else {
+            return Ok(());
+        };
+        let to = |commit: &ObjectId| {
+            let mut command = self.grove("checkout");
+            command.arg("--update").arg(commit.to_string()).arg(tree);
+            command
+        };
+        run_measured(&mut to(from))?;
+        self.step(rows, ("checkout --update", "grove"), &mut to(&self.commit))
+    }
+
+    /// Checks out hard links, from a repository of its own: these fill its cache.
+    fn links(&self, rows: &mut Rows, repo: &Path) -> Result<()> {
+        let links = self.work.join("links");
+        for step in ["checkout -H, first", LINKS] {
+            let mut command = Command::new(&self.program);
+            command.arg("--repo").arg(repo).args(["checkout", "-H"]);
+            if !is_root() {
+                command.arg("-U");
+            }
+            command.arg(BRANCH).arg(&links).stdin(Stdio::null());
+            self.step(rows, (step, "grove"), &mut command)?;
+            self.put_away(&links)?;
+        }
+        Ok(())
     }
 
     /// Commits a checkout, into a new repository each.
@@ -216,10 +259,11 @@ impl<'p> Bench<'p> {
             command
                 .arg("--repo")
                 .arg(&repo)
-                .args(["commit", "--quiet", "-b", "bench"]);
+                .args(["commit", "--quiet", "-b", BRANCH]);
             command.arg(tree).stdin(Stdio::null());
             self.step(rows, (step, "grove"), &mut command)?;
         }
+        self.links(rows, &repo)?;
         self.put_away(&repo)?;
         let Some(peer) = &self.peer else {
             return Ok(());
@@ -228,6 +272,14 @@ impl<'p> Bench<'p> {
         for step in ["commit", "commit again"] {
             self.step(rows, (step, "ostree"), &mut peer.commit(&repo, tree))?;
         }
+        self.put_away(&repo)?;
+        if !is_root() {
+            return Ok(());
+        }
+        let repo = peer.bare_of(&self.work.join("bare"), tree)?;
+        let links = self.work.join("links-of-ostree");
+        self.step(rows, (LINKS, "ostree"), &mut peer.links(&repo, &links))?;
+        self.put_away(&links)?;
         self.put_away(&repo)
     }
 

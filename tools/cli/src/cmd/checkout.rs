@@ -65,7 +65,7 @@ pub struct Args {
     /// Change a directory that this repository checked out to hold REV, touching only what differs;
     /// what else was done to it stays. A directory that was replaced, by a link for example, stays
     /// replaced: what has changed below it is left out, and told
-    #[arg(long, conflicts_with_all = ["overlay", "user_mode", "subpath", "require_hardlinks"])]
+    #[arg(long, conflicts_with_all = ["overlay", "user_mode", "subpath", "require_hardlinks", "force_copy"])]
     update: bool,
     /// Make the result durable before returning: 'each' file on its own, or the whole file system
     #[arg(

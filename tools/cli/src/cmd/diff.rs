@@ -9,22 +9,24 @@ mod text;
 use std::path::Path;
 use std::process::ExitCode;
 
-use grove_engine::Repository;
 use grove_engine::object::Commit;
 use grove_engine::ops::diff::{DiffOptions, DiffReport, Side, diff};
 use grove_engine::ops::ls::Node;
+use grove_engine::{Monitor, Repository};
 
 use crate::cli::Globals;
-use crate::exit::{self, Result};
+use crate::exit::{self, Error, Result};
 use crate::json::JsonSwitch;
 use crate::pager::PagerSwitch;
-use crate::ui::SizeSwitch;
+use crate::ui::{self, SizeSwitch};
 
 /// Say what differs between two commits or directories
 ///
 /// Prints modified (M), deleted (D) and added (A) paths. An argument that begins with '/' or '.'
 /// is a directory, any other one a rev. With one argument, compares the commit with its parent.
-/// Several kinds of output can be asked for at once.
+/// Several kinds of output can be asked for at once. The plain list is that of 'ostree diff', without
+/// the root directory's own mode, owner and attributes; --exit-code and all other output count these as
+/// a change of '/'.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  grove diff os/stable^ os/stable\n  \
     grove diff --stat --packages os/stable os/testing\n  \
@@ -83,6 +85,10 @@ pub struct Args {
     /// Take the files of directories as owned by this group
     #[arg(long, value_name = "GID")]
     owner_gid: Option<u32>,
+    /// Leave out of directories what a commit cannot hold (devices, sockets, FIFOs, names that are
+    /// not UTF-8) instead of failing
+    #[arg(long)]
+    skip_special: bool,
     #[command(flatten)]
     pager: PagerSwitch,
     #[command(flatten)]
@@ -99,22 +105,29 @@ impl Args {
 }
 
 /// What one of the arguments names.
-enum Tree {
-    Commit(Commit),
+enum Tree<'r> {
+    Commit(&'r Repository, Commit),
     Dir(String),
 }
 
-impl Tree {
-    fn find(repo: &Repository, text: &str) -> Result<Self> {
-        if text.starts_with(['/', '.']) {
-            return Ok(Self::Dir(text.to_owned()));
+fn is_dir(text: &str) -> bool {
+    text.starts_with(['/', '.'])
+}
+
+impl<'r> Tree<'r> {
+    fn find(repo: Option<&'r Repository>, text: &str) -> Result<Self> {
+        match repo {
+            Some(repo) if !is_dir(text) => {
+                let commit = repo.commit(&repo.resolve_rev(text)?)?;
+                Ok(Self::Commit(repo, commit))
+            }
+            _ => Ok(Self::Dir(text.to_owned())),
         }
-        Ok(Self::Commit(repo.commit(&repo.resolve_rev(text)?)?))
     }
 
     fn side(&self) -> Side<'_> {
         match self {
-            Self::Commit(commit) => Side::Stored(Node::root(commit)),
+            Self::Commit(_, commit) => Side::Stored(Node::root(commit)),
             Self::Dir(path) => Side::Local(Path::new(path)),
         }
     }
@@ -129,11 +142,23 @@ struct Found {
 
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
-    let repo = globals.repository()?;
     let (from, to) = match &args.to {
         Some(to) => (args.from.clone(), to.clone()),
+        None if is_dir(&args.from) => {
+            let message = format!(
+                "{}: a directory has no parent; name what to compare",
+                args.from
+            );
+            return Err(Error::Usage(message));
+        }
         None => (format!("{}^", args.from), args.from.clone()),
     };
+    // Directories can be compared where there is no repository.
+    let repo = match is_dir(&from) && is_dir(&to) {
+        true => None,
+        false => Some(globals.repository()?),
+    };
+    let repo = repo.as_ref();
     let details = args.files || args.stat || args.packages || args.patch || args.elf;
     let details = details || args.json.json;
     let options = DiffOptions {
@@ -143,17 +168,22 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         no_xattrs: args.no_xattrs,
         owner_uid: args.owner_uid,
         owner_gid: args.owner_gid,
+        skip_special: args.skip_special,
     };
     let progress = globals.progress();
-    let (a, b) = (Tree::find(&repo, &from)?, Tree::find(&repo, &to)?);
-    let report = diff(&repo, a.side(), b.side(), &options, &progress)?;
+    let (a, b) = (Tree::find(repo, &from)?, Tree::find(repo, &to)?);
+    let report = diff(repo, a.side(), b.side(), &options, &progress)?;
+    if report.skipped > 0 {
+        let entries = ui::count(report.skipped, "entry");
+        progress.warn(&format!("left out {entries}: a commit cannot hold such"));
+    }
     let packages = args
         .packages
-        .then(|| packages::find(&repo, &a, &b, &report))
+        .then(|| packages::find(&a, &b, &report))
         .transpose()?;
     let elf = args
         .elf
-        .then(|| elf::find(&repo, &report, &progress))
+        .then(|| elf::find(repo, &report, &progress))
         .transpose()?;
     progress.finish();
     let found = Found {
@@ -162,9 +192,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         elf,
     };
     if args.json.json {
-        json::print(&repo, &from, &to, &found, args)?;
+        json::print(repo, &from, &to, &found, args, &progress)?;
     } else {
-        text::print(&repo, &found, args)?;
+        text::print(repo, &found, args, &progress)?;
     }
     let differs = args.exit_code && !found.report.is_empty();
     Ok(ExitCode::from(if differs {

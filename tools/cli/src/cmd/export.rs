@@ -10,7 +10,6 @@ use grove_engine::Error as Engine;
 use grove_engine::ops::ostree::{ExportOptions, ExportReport, RepoMode, export};
 use serde::Serialize;
 
-use super::checkout::Fsync;
 use super::exchange::{ExchangeArgs, text_of};
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
@@ -44,6 +43,17 @@ pub struct Args {
     fsync: Fsync,
     #[command(flatten)]
     exchange: ExchangeArgs,
+}
+
+/// ostree's words for yes and no. What is exported is made durable group by group, never file by file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Fsync {
+    /// Do.
+    #[value(aliases = ["true", "1"])]
+    Yes,
+    /// Do not.
+    #[value(aliases = ["false", "0"])]
+    No,
 }
 
 /// The modes that can be written.

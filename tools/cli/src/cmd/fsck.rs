@@ -12,7 +12,7 @@ use crate::cli::Globals;
 use crate::exit::{Error, PROBLEMS, Result};
 use crate::json::{self, JsonSwitch};
 use crate::time;
-use crate::ui::{self, SizeSwitch};
+use crate::ui::{self, SizeSwitch, Style};
 
 /// Paths named for a problem unless -v or --json asks for all.
 const PATHS: usize = 5;
@@ -197,13 +197,14 @@ pub(super) fn print_problem(
     problem: &Problem,
     names: &BTreeMap<ObjectId, String>,
 ) -> std::io::Result<()> {
-    writeln!(out, "{label}: {problem}")?;
+    let style = Style::of_output();
+    writeln!(out, "{label}: {}", style.line(&problem.to_string()))?;
     for hit in &problem.paths {
         let commit = hit.commit.to_string();
         let commit = names.get(&hit.commit).unwrap_or(&commit);
         match hit.path.as_str() {
             "" => writeln!(out, "  hits: {commit}")?,
-            path => writeln!(out, "  hits: {commit} {path}")?,
+            path => writeln!(out, "  hits: {commit} {}", style.line(path))?,
         }
     }
     if problem.more_paths > 0 {

@@ -11,7 +11,7 @@ use crate::cli::Globals;
 use crate::commit_view::xattrs;
 use crate::exit::{Error, Result};
 use crate::json::{self, JsonSwitch};
-use crate::ui;
+use crate::ui::{self, Style};
 
 /// List the paths of a commit
 ///
@@ -86,6 +86,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     } else {
         &args.path
     };
+    let style = Style::of_output();
     let mut out = ui::stdout();
     let mut rows = Vec::new();
     for path in paths {
@@ -104,7 +105,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
                 if args.json.json {
                     rows.push(row);
                 } else {
-                    print(&mut out, &row, args)?;
+                    print(&mut out, &row, args, style)?;
                 }
                 Ok(())
             },
@@ -164,7 +165,7 @@ fn row(repo: &Repository, entry: Entry<'_>) -> Result<Row, Error> {
     })
 }
 
-fn print(out: &mut dyn Write, row: &Row, args: &Args) -> Result<()> {
+fn print(out: &mut dyn Write, row: &Row, args: &Args, style: Style) -> Result<()> {
     let letter = match row.kind {
         "directory" => 'd',
         "symlink" => 'l',
@@ -187,9 +188,9 @@ fn print(out: &mut dyn Write, row: &Row, args: &Args) -> Result<()> {
     if args.xattrs {
         write!(out, "{{ {} }} ", row.xattrs)?;
     }
-    write!(out, "{}", row.path)?;
+    write!(out, "{}", style.line(&row.path))?;
     if let Some(target) = &row.symlink_target {
-        write!(out, " -> {target}")?;
+        write!(out, " -> {}", style.line(target))?;
     }
     writeln!(out)?;
     Ok(())

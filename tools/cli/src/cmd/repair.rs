@@ -17,7 +17,7 @@ use super::fsck::{self, JsonProblem};
 use crate::cli::Globals;
 use crate::exit::{Error, PROBLEMS, Result};
 use crate::json::{self, JsonSwitch};
-use crate::ui;
+use crate::ui::{self, Style};
 
 /// Mend a damaged repository
 ///
@@ -148,8 +148,9 @@ fn json_report(report: &RepairReport, dry_run: bool) -> Report {
 
 fn print(report: &RepairReport, args: &Args, globals: &Globals) -> Result<()> {
     let mut out = ui::stdout();
+    let style = Style::of_output();
     for note in &report.notes {
-        writeln!(out, "{note}")?;
+        writeln!(out, "{}", style.line(note))?;
     }
     let names = Repository::open(&globals.repo_path()).map(|repo| fsck::names(&repo));
     for problem in &report.lost {

@@ -11,7 +11,7 @@ use crate::cli::Globals;
 use crate::commit_view::{self, CommitReport, xattrs};
 use crate::exit::{Error, Result};
 use crate::json::{self, JsonSwitch};
-use crate::ui;
+use crate::ui::{self, Style};
 
 /// Show an object: a commit, or anything a commit is made of
 #[derive(Debug, clap::Args)]
@@ -77,7 +77,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
         Object::Commit(_, commit) if args.list_metadata_keys => {
             let mut keys: Vec<&str> = commit.metadata.iter().map(|(key, _)| key).collect();
             keys.sort_unstable();
-            keys.iter().try_for_each(|key| writeln!(out, "{key}"))?;
+            let style = Style::of_output();
+            let mut keys = keys.into_iter().map(|key| style.line(key));
+            keys.try_for_each(|key| writeln!(out, "{key}"))?;
         }
         object if args.json.json => {
             drop(out);

@@ -38,9 +38,12 @@ use crate::ui::SizeSwitch;
     grove stats --html report.html\n  grove stats --compare /srv/june /srv/july"
 )]
 pub struct Args {
-    /// List every commit, not only the latest 12
-    #[arg(long)]
+    /// List every commit, not only the latest ones
+    #[arg(long, conflicts_with = "last")]
     commits: bool,
+    /// List so many of the latest commits; on the page, tell what updates between them take
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    last: usize,
     /// Write a page for a browser to this file; - is standard output
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     html: Option<PathBuf>,
@@ -55,9 +58,6 @@ pub struct Args {
     json: JsonSwitch,
 }
 
-/// Between how many commits the page tells the sizes of updates.
-const UPDATES: usize = 12;
-
 /// Runs the verb.
 pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     if args.compare.is_given() {
@@ -67,7 +67,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     let progress = globals.progress();
     let mut options = StatsOptions::default();
     if args.html.is_some() {
-        options.updates = UPDATES;
+        options.updates = args.last;
         options.tree_of = match &args.rev {
             Some(rev) => Some(repo.resolve_rev(rev)?),
             None => latest(&repo)?,
@@ -80,7 +80,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<ExitCode> {
     } else if args.json.json {
         crate::json::print(&json::report(&found))?;
     } else {
-        table::print(&found, args.sizes, args.commits)?;
+        let last = if args.commits { usize::MAX } else { args.last };
+        table::print(&found, args.sizes, last)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -28,8 +28,11 @@ fn every_step_is_measured_and_nothing_stays() {
     let wanted = [
         "checkout -U",
         "checkout",
+        "checkout --update",
         "commit",
         "commit again",
+        "checkout -H, first",
+        "checkout -H",
         "mount",
         "walk, first",
         "walk, again",
@@ -49,11 +52,23 @@ fn every_step_is_measured_and_nothing_stays() {
             row["wall_seconds"].as_f64().is_some_and(|time| time > 0.0),
             "{row}"
         );
+        let is_walk = row["step"]
+            .as_str()
+            .is_some_and(|step| step.starts_with("walk"));
+        assert!(
+            !is_walk || row["peak_bytes"].as_u64() > Some(1 << 20),
+            "{row}"
+        );
     }
     if have("ostree") {
         let theirs = steps(&report, "ostree");
         assert!(
             theirs.contains(&"checkout -U".to_owned()) && theirs.contains(&"diff".to_owned()),
+            "{theirs:?}"
+        );
+        assert_eq!(
+            theirs.contains(&"checkout -H".to_owned()),
+            is_root,
             "{theirs:?}"
         );
     }

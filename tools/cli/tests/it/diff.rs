@@ -1,7 +1,10 @@
 //! What `grove diff` says beyond the list of paths, and that the list is the one of `ostree`.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -54,6 +57,12 @@ fn random_tree(root: &Path, seed: u64, round: u64) {
         (state >> 33) % below
     };
     fs::create_dir(root).expect("a directory");
+    let own = if (seed + round).is_multiple_of(3) {
+        0o750
+    } else {
+        0o755
+    };
+    fs::set_permissions(root, fs::Permissions::from_mode(own)).expect("a mode");
     let mut dirs = vec![root.to_owned()];
     for n in 0..40 {
         let dir = dirs[next(dirs.len() as u64) as usize].clone();
@@ -242,6 +251,91 @@ fn the_exit_code_says_whether_anything_differs() {
         Some(3)
     );
     assert_eq!(code(&["diff", "--exit-code", "os/main", "none"]), Some(1));
+}
+
+#[test]
+fn directories_are_compared_where_there_is_no_repository() {
+    let env = Env::new();
+    trees_with_moves(&env);
+    write(&env, "old/lib/cut.so", b"\x7fELF and more");
+    env.file("old/text", "one\n", 0o644);
+    env.file("new/text", "two\n", 0o644);
+    let everything = [
+        "diff", "--files", "--stat", "--patch", "--elf", "./old", "./new",
+    ];
+    let with_repo = env.ok(&everything);
+    assert!(with_repo.contains("+two\n"), "{with_repo}");
+    fs::remove_dir_all(env.path("repo")).expect("the repository");
+    assert_eq!(env.ok(&everything), with_repo);
+    assert_eq!(
+        env.output(&["diff", "os/main", "./new"]).status.code(),
+        Some(10)
+    );
+    let alone = env.output(&["diff", "./new"]);
+    let errors = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert_eq!(alone.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("no parent"), "{errors}");
+}
+
+#[test]
+fn what_a_commit_cannot_hold_is_left_out_of_directories_on_request() {
+    let env = Env::new();
+    let _socket = UnixListener::bind(env.path("two/new/socket")).expect("a socket");
+    let refused = env.output(&["diff", "./one", "./two"]);
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("two/new/socket"), "{errors}");
+    let name = OsStr::from_bytes(b"\xff");
+    fs::write(env.path("two").join(name), "").expect("a file");
+    let skipped = env.output(&["diff", "--skip-special", "./one", "./two"]);
+    let errors = String::from_utf8_lossy(&skipped.stderr).into_owned();
+    assert!(skipped.status.success(), "{errors}");
+    assert!(errors.contains("left out 2 entries"), "{errors}");
+    let text = String::from_utf8(skipped.stdout).expect("UTF-8");
+    assert!(
+        text.contains("A    /new/n\n") && !text.contains("socket"),
+        "{text}"
+    );
+    // What is left out elsewhere is not told.
+    let part = env.output(&["diff", "--skip-special", "--subpath=/sub", "./one", "./two"]);
+    assert!(part.status.success() && part.stderr.is_empty(), "{part:?}");
+}
+
+#[test]
+fn metadata_of_the_root_is_told_of_but_not_in_the_plain_list() {
+    let env = Env::new();
+    env.file("old/same", "same", 0o644);
+    env.file("new/same", "same", 0o644);
+    fs::set_permissions(env.path("new"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    commit_both(&env);
+    symlink("new", env.path("link")).expect("a link");
+    for trees in [
+        &["t"][..],
+        &["./old", "./new"],
+        &["t^", "./new"],
+        &["./old", "./link"],
+    ] {
+        let diff = |more: &[&str]| {
+            let fixed = ["diff", "--owner-uid=0", "--owner-gid=0", "--no-xattrs"];
+            env.output(&[&fixed[..], more, trees].concat())
+        };
+        let text = |more: &[&str]| String::from_utf8(diff(more).stdout).expect("UTF-8");
+        assert_eq!(text(&[]), "", "as ostree diff does it");
+        assert_eq!(text(&["--name-only"]), "");
+        assert_eq!(diff(&["--exit-code"]).status.code(), Some(3));
+        assert_eq!(text(&["--files"]), "M    /  mode 0755 -> 0700\n");
+        assert!(text(&["--stat"]).starts_with("Modified:  1 (0 in content"));
+        let json: serde_json::Value = serde_json::from_str(&text(&["--json"])).expect("JSON");
+        let change = &json["changes"][0];
+        assert_eq!(
+            (&change["path"], &change["aspects"]),
+            (&"/".into(), &serde_json::json!(["mode"]))
+        );
+        assert_eq!(
+            diff(&["--exit-code", "--subpath=/same"]).status.code(),
+            Some(0)
+        );
+    }
 }
 
 #[test]
@@ -452,6 +546,47 @@ fn the_databases_of_rpm_and_dpkg_say_whose_a_path_is() {
     let output = env.output(&["diff", "--packages", "./rpm1", "./rpm2"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("package database"));
+}
+
+#[test]
+fn names_and_text_give_no_commands_to_a_terminal_and_are_whole_in_a_pipe() {
+    if !have("script") {
+        return;
+    }
+    let env = Env::new();
+    env.file("old/kept", "one\n", 0o644);
+    env.file("new/kept", "two\x1b[8m\n", 0o644);
+    env.file("new/a\x1b[8mb", "", 0o644);
+    symlink("to\x1b[8m", env.path("new/link")).expect("a link");
+    commit_both(&env);
+    let subject = "--subject=now\x1b[8m hidden";
+    let version = "--add-metadata-string=version=1\x1b[8m";
+    let commit = ["commit", "-b", "said", subject, version, "--tree=dir=new"];
+    env.ok(&[&commit[..], &FIXED].concat());
+    for args in [
+        &["diff", "t"][..],
+        &["diff", "--name-only", "t"],
+        &["diff", "--patch", "t"],
+        &["ls", "t"],
+        &["log", "said"],
+        &["show", "said"],
+        &["ls", "t", "/none\x1b[8m"],
+    ] {
+        let output = env.output(args);
+        let in_pipe = [output.stdout, output.stderr].concat();
+        let in_pipe = String::from_utf8(in_pipe).expect("UTF-8");
+        assert!(in_pipe.contains("\x1b[8m"), "{args:?}: {in_pipe}");
+        for no_colour in ["", "1"] {
+            let mut command = env.on_terminal(args);
+            command.env("GROVE_PAGER", "").env("NO_COLOR", no_colour);
+            let output = command.output().expect("script runs");
+            let shown = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                shown.contains("\\x1b[8m") && !shown.contains("\x1b[8m"),
+                "{args:?}: {shown:?}"
+            );
+        }
+    }
 }
 
 #[test]

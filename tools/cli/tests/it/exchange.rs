@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::env::{Env, have};
+use crate::env::{Env, GROVE, have};
 
 fn ostree(env: &Env, args: &[&str]) {
     let mut command = Command::new("ostree");
@@ -57,6 +57,45 @@ fn an_import_and_an_export_say_what_they_did() {
         &["import", "--depth=0", "ostree", "os/main"],
     ]);
     snapshot!(without_stored_sizes(&runs));
+}
+
+#[test]
+fn an_export_is_made_durable_or_not_and_never_file_by_file() {
+    let env = Env::with_commits();
+    let refused = env.output(&["export", "--fsync=each", "out"]);
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{errors}");
+    assert!(
+        errors.contains("each") && !env.path("out").exists(),
+        "{errors}"
+    );
+    if !have("strace") {
+        return;
+    }
+    for (policy, is_durable) in [("yes", true), ("true", true), ("no", false), ("0", false)] {
+        let mut traced = Command::new("strace");
+        let fsync = format!("--fsync={policy}");
+        let out = format!("out-{policy}");
+        traced
+            .args([
+                "-f",
+                "-e",
+                "trace=syncfs",
+                "-o",
+                "calls",
+                GROVE,
+                "--repo=repo",
+            ])
+            .args(["export", &fsync, &out])
+            .current_dir(env.path("."));
+        let done = traced.output().expect("strace runs");
+        if !done.status.success() {
+            println!("skipped: strace: {}", String::from_utf8_lossy(&done.stderr));
+            return;
+        }
+        let calls = fs::read_to_string(env.path("calls")).expect("the calls");
+        assert_eq!(calls.contains("syncfs("), is_durable, "{policy}: {calls}");
+    }
 }
 
 #[test]

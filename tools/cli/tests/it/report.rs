@@ -1,5 +1,7 @@
 //! The page of `grove stats --html`, looked at by a browser.
 
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use crate::env::Env;
@@ -122,4 +124,47 @@ fn the_page_goes_where_it_is_told_or_the_run_fails() {
     let failed = env.run(&["stats", "--html", "report.html", "--rev", "none"]);
     assert!(failed.contains("none"), "{failed}");
     assert!(!env.path("report.html").exists());
+}
+
+#[test]
+fn a_page_that_is_there_is_replaced_and_never_half_written() {
+    let env = Env::with_commits();
+    env.file("report.html", "the old page", 0o640);
+    fs::hard_link(env.path("report.html"), env.path("old.html")).expect("a second name");
+    symlink("report.html", env.path("link.html")).expect("a link");
+    env.ok(&["stats", "--html", "link.html"]);
+    let text = |name: &str| fs::read_to_string(env.path(name)).expect("a file");
+    assert_eq!(text("old.html"), "the old page");
+    assert!(
+        text("report.html").contains("</html>"),
+        "{}",
+        text("report.html")
+    );
+    let meta = |name: &str| fs::symlink_metadata(env.path(name)).expect("an entry");
+    assert!(meta("link.html").is_symlink());
+    assert_eq!(meta("report.html").permissions().mode() & 0o7777, 0o640);
+    assert!(
+        env.ok(&["stats", "--html", "/dev/stdout"])
+            .contains("</html>")
+    );
+    let left = fs::read_dir(env.path("")).expect("a directory");
+    let mut left = left.map(|entry| entry.expect("an entry").file_name());
+    assert!(left.all(|name| !name.to_string_lossy().ends_with(".tmp")));
+}
+
+#[test]
+fn as_many_of_the_latest_commits_are_shown_as_wanted() {
+    let env = Env::with_commits();
+    let page = env.ok(&["stats", "--html", "-", "--last=1"]);
+    assert!(page.contains("\"updates\":[[0]]"), "{page}");
+    assert!(
+        !env.ok(&["stats", "--html", "-"])
+            .contains("\"updates\":[[0]]")
+    );
+    let table = env.ok(&["stats", "--last=1"]);
+    assert!(
+        table.contains("and 1 more; --commits lists them all\n"),
+        "{table}"
+    );
+    assert!(!env.ok(&["stats", "--commits"]).contains(" more; "));
 }

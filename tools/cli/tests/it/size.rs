@@ -261,6 +261,74 @@ fn a_fleet_is_summed_up() {
 }
 
 #[test]
+fn a_delta_of_grove_is_set_beside_the_other_ways() {
+    let env = Env::with_commits();
+    let [first, second] = ["os/main^", "os/main"];
+    env.ok(&["delta", "create", second, "update.delta"]);
+    env.ok(&["delta", "create", "--empty", second, "whole.delta"]);
+    let size = |name: &str| fs::metadata(env.path(name)).expect("a delta").len();
+    let (update, whole) = (size("update.delta"), size("whole.delta"));
+    let with_update = ["--delta=update.delta", first, second];
+    assert_eq!(said(&json(&env, &with_update), "grove_delta"), (1, update));
+    let with_whole = json(&env, &["--delta=whole.delta", second]);
+    assert_eq!(said(&with_whole, "grove_delta"), (1, whole));
+    assert!(json(&env, &[first, second])["grove_delta"].is_null());
+    let table = env.ok(&[&["size", "--bytes"][..], &with_update].concat());
+    assert!(
+        table.contains(&format!("\ngrove delta:{update:>18}  1 request\n")),
+        "{table}"
+    );
+
+    let fleet = format!("{first} 10\n{second} 5\n- 2\n");
+    fs::write(env.path("fleet"), fleet).expect("a file");
+    let fleet = ["--fleet=fleet", "--delta=update.delta", second];
+    let report = json(&env, &fleet);
+    let one = |args: &[&str]| said(&json(&env, args), "without_delta");
+    let (same, none) = (one(&[second, second]), one(&[second]));
+    let sum = (
+        10 + 5 * same.0 + 2 * none.0,
+        10 * update + 5 * same.1 + 2 * none.1,
+    );
+    assert_eq!(said(&report, "with_grove_delta"), sum);
+    let takes = |at: usize| !report["versions"][at]["grove_delta"].is_null();
+    assert_eq!([takes(0), takes(1), takes(2)], [true, false, false]);
+    let table = env.ok(&[&["size", "--bytes"][..], &fleet].concat());
+    let last = table.lines().last().unwrap_or_default();
+    assert!(last.ends_with(&format!(" {}", sum.1)), "{table}");
+}
+
+#[test]
+fn a_delta_between_other_commits_is_refused() {
+    let env = Env::with_commits();
+    let [first, second] =
+        ["os/main^", "os/main"].map(|rev| env.ok(&["rev-parse", rev]).trim().to_owned());
+    env.ok(&["delta", "create", "os/main", "update.delta"]);
+    fs::write(env.path("fleet"), "os/main 1\n").expect("a file");
+    for (args, says) in [
+        (&["os/main"][..], format!("not from nothing to {second}")),
+        (
+            &["os/main", "os/main^"],
+            format!("not from {second} to {first}"),
+        ),
+        (&["--fleet=fleet", "os/main^"], format!("not to {first}")),
+    ] {
+        let output = env.output(&[&["size", "--delta=update.delta"][..], args].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(
+            errors.contains(&format!("goes from {first} to {second}, {says}")),
+            "{errors}"
+        );
+    }
+    let output = env.output(&["size", "--delta=fleet", "os/main^", "os/main"]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && errors.contains("fleet"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn sizes_are_found_out_once() {
     let env = Env::with_commits();
     let cache = env.path("repo/cache/filez-6");

@@ -89,6 +89,25 @@ fn checkouts_refuse_replace_or_keep_what_is_there() {
 }
 
 #[test]
+fn an_update_says_what_it_does_not_do() {
+    let env = Env::with_commits();
+    let part = ["checkout", "-U", "--subpath=/new"];
+    env.ok(&[&part[..], &["os/main", "out"]].concat());
+    let refused = env.output(&["checkout", "-C", "--update", "os/main^", "out"]);
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("--force-copy"), "{errors}");
+    // The other commit has no such directory.
+    let update = ["checkout", "--update", "os/main^", "out"];
+    let failed = env.output(&update);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    env.ok(&[&update[..], &["--allow-noent"]].concat());
+    let text = std::fs::read_to_string(env.path("out/n")).expect("the file of before");
+    assert_eq!(text, "new\n");
+    env.ok(&["checkout", "--update", "os/main", "out"]);
+}
+
+#[test]
 fn a_checkout_does_not_follow_links_in_its_way() {
     let env = Env::with_commits();
     env.file("victim/z", "untouched", 0o644);

@@ -8,7 +8,7 @@ mod summary;
 mod target;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,7 +21,7 @@ pub(super) use self::target::config_text;
 pub(super) use self::write::Pieces;
 use super::RepoMode;
 use super::sizes::Sizes;
-use super::walk::{Gatherer, commit, history};
+use super::walk::{Gatherer, commit, history, in_tree};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
@@ -141,6 +141,18 @@ pub fn export(
     Ok(report)
 }
 
+/// The first path that each file was met at.
+type Paths = HashMap<ObjectId, String>;
+
+fn path_of(paths: &Paths, id: &ObjectId) -> String {
+    in_tree(paths.get(id).map_or("", String::as_str))
+}
+
+/// Says which path of the tree damage hits.
+fn hitting(paths: &Paths, id: &ObjectId, error: Error) -> Error {
+    error.hitting(&path_of(paths, id), ObjectKind::File, id)
+}
+
 type Selected = (BTreeMap<String, ObjectId>, Vec<ObjectId>);
 
 fn select(repo: &Repository, wanted: &[String]) -> Result<Selected> {
@@ -185,13 +197,13 @@ impl Job<'_> {
         self.report.objects += (dirs + needed.files.len() + 1) as u64;
         self.report.commits += 1;
         self.report.partial_commits += u64::from(partial);
-        for id in self.files(needed.files.into_keys().collect(), partial)? {
+        for id in self.files(&needed.files, partial)? {
             gatherer.forget(ObjectKind::File, &id);
         }
         self.monitor.begin(Phase::Tree, Some(dirs as u64));
-        for (id, bytes) in &needed.dirmetas {
+        for (id, (path, bytes)) in &needed.dirmetas {
             if target.repo.mode() == RepoMode::BareUserOnly {
-                check_plain(id, bytes)?;
+                check_plain(id, path, bytes)?;
             }
             self.metadata(ObjectKind::Dirmeta, id, bytes)?;
         }
@@ -229,16 +241,24 @@ impl Job<'_> {
     }
 
     /// Writes files that are not there yet; gives those that we lack ourselves.
-    fn files(&mut self, ids: Vec<ObjectId>, partial: bool) -> Result<Vec<ObjectId>> {
+    fn files(&mut self, paths: &Paths, partial: bool) -> Result<Vec<ObjectId>> {
+        let ids: Vec<ObjectId> = paths.keys().copied().collect();
         let lacks = |id: &ObjectId| !self.target.repo.has(ObjectKind::File, id);
         let ids: Vec<ObjectId> = ids.into_par_iter().filter(lacks).collect();
         let mut missing = Vec::new();
         let mut files = Vec::with_capacity(ids.len());
-        for file in self.repo.files(&ids) {
-            match file {
-                Err(Error::MissingObject { id, .. }) if partial => missing.push(id),
-                file => files.push(file?),
+        for (id, file) in ids.iter().zip(self.repo.files(&ids)) {
+            let file = match file {
+                Err(Error::MissingObject { id, .. }) if partial => {
+                    missing.push(id);
+                    continue;
+                }
+                file => file.map_err(|error| hitting(paths, id, error))?,
+            };
+            if self.target.repo.mode() == RepoMode::BareUserOnly {
+                write::check_plain(&file.header, || path_of(paths, id))?;
             }
+            files.push(file);
         }
         sort_by_place(self.repo, &mut files);
         self.monitor
@@ -247,13 +267,13 @@ impl Job<'_> {
         while !rest.is_empty() {
             let (group, later) = rest.split_at(group_len(rest));
             rest = later;
-            self.group(group)?;
+            self.group(group, paths)?;
         }
         self.monitor.end(Phase::Checkout);
         Ok(missing)
     }
 
-    fn group(&mut self, files: &[FileObject]) -> Result<()> {
+    fn group(&mut self, files: &[FileObject], paths: &Paths) -> Result<()> {
         let (target, mode) = (self.target, self.target.repo.mode());
         let written = AtomicU64::new(0);
         let sizes = Mutex::new(Vec::with_capacity(files.len()));
@@ -262,10 +282,11 @@ impl Job<'_> {
                 return Err(Error::Cancelled);
             }
             let mut size = 0;
-            target.stage(ObjectKind::File, &file.id, |path| {
+            let staged = target.stage(ObjectKind::File, &file.id, |path| {
                 size = write::write(self.repo, file, mode, path)?;
                 Ok(())
-            })?;
+            });
+            staged.map_err(|error| hitting(paths, &file.id, error))?;
             written.fetch_add(size, Relaxed);
             self.monitor.advance(Phase::Checkout, 1);
             if mode == RepoMode::Archive {
@@ -303,7 +324,7 @@ fn group_len(files: &[FileObject]) -> usize {
 }
 
 /// Whether a bare-user-only repository can hold a directory: the client would make another one of it.
-fn check_plain(id: &ObjectId, bytes: &[u8]) -> Result<()> {
+fn check_plain(id: &ObjectId, path: &str, bytes: &[u8]) -> Result<()> {
     let malformed = |source| Error::MalformedObject {
         kind: ObjectKind::Dirmeta,
         id: *id,
@@ -314,7 +335,7 @@ fn check_plain(id: &ObjectId, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     Err(Error::UnsupportedInput {
-        path: format!("dirmeta object {id}"),
+        path: in_tree(path),
         reason: "a bare-user-only repository holds only directories of owner 0 without extended \
                  attributes"
             .to_owned(),

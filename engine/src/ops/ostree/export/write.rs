@@ -89,12 +89,6 @@ pub(super) fn write(
             finish(&out).at(path)?;
             Ok(content.len() as u64)
         }
-        RepoMode::BareUserOnly if !is_plain(header) => Err(Error::UnsupportedInput {
-            path: format!("file object {}", file.id),
-            reason: "a bare-user-only repository holds only files of owner 0 without extended \
-                     attributes and with plain modes"
-                .to_owned(),
-        }),
         _ if header.is_symlink() => {
             rustix::fs::symlink(header.symlink_target.as_slice(), path).at(path)?;
             if mode == RepoMode::Bare {
@@ -187,9 +181,17 @@ fn bare(repo: &Repository, file: &FileObject, mode: RepoMode, path: &Path) -> Re
 }
 
 /// Whether a bare-user-only repository, which forgets owner and attributes, can hold a file.
-fn is_plain(header: &FileHeader) -> bool {
+pub(super) fn check_plain(header: &FileHeader, path: impl FnOnce() -> String) -> Result<()> {
     let mode = header.is_symlink() || header.mode & 0o7777 & !PLAIN_MODE == 0;
-    mode && (header.uid, header.gid) == (0, 0) && header.xattrs.is_empty()
+    if mode && (header.uid, header.gid) == (0, 0) && header.xattrs.is_empty() {
+        return Ok(());
+    }
+    Err(Error::UnsupportedInput {
+        path: path(),
+        reason: "a bare-user-only repository holds only files of owner 0 without extended \
+                 attributes and with plain modes"
+            .to_owned(),
+    })
 }
 
 fn owner(header: &FileHeader) -> (Option<Uid>, Option<Gid>) {

@@ -1,6 +1,10 @@
 //! What a run takes, and medians of several.
 
-use std::process::{Command, Stdio};
+use std::fs;
+use std::io;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use grove_engine::error::IoResultExt;
@@ -10,6 +14,9 @@ use nix::sys::time::TimeVal;
 use super::failed;
 use crate::exit::{Error, Result};
 
+/// How often the memory of a process is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// What a run took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Took {
@@ -17,6 +24,8 @@ pub(super) struct Took {
     pub(super) wall: f64,
     /// Of processors, in user and system mode.
     pub(super) cpu: f64,
+    /// Bytes of memory that were in use at once, where that was seen.
+    pub(super) peak: Option<u64>,
 }
 
 /// A step by a program.
@@ -42,7 +51,7 @@ impl Rows {
         });
     }
 
-    /// One row for each step and program, in the order in which they came.
+    /// One row for each step and program, in the order in which they came; of the peaks, the highest.
     pub(super) fn medians(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
         for run in &self.runs {
@@ -54,6 +63,7 @@ impl Rows {
             let took = Took {
                 wall: median(all.iter().map(|row| row.took.wall).collect()),
                 cpu: median(all.iter().map(|row| row.took.cpu).collect()),
+                peak: all.iter().filter_map(|row| row.took.peak).max(),
             };
             rows.push(Row {
                 took,
@@ -86,22 +96,52 @@ pub(super) fn cpu(who: UsageWho) -> Result<Duration> {
     Ok(time(usage.user_time()) + time(usage.system_time()))
 }
 
+/// The most memory that a process has used until now.
+pub(super) fn peak(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+/// Waits for a process, and looks at its memory until it ends. The kernel tells of children that have
+/// ended only the highest peak of all.
+fn wait(child: Child) -> (io::Result<Output>, Option<u64>) {
+    let process = child.id();
+    let (ended, end) = channel::<()>();
+    thread::scope(|scope| {
+        let watch = scope.spawn(move || {
+            let mut highest = peak(process);
+            while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                highest = highest.max(peak(process));
+            }
+            highest
+        });
+        let output = child.wait_with_output();
+        drop(ended);
+        (output, watch.join().unwrap_or_default())
+    })
+}
+
 /// Runs a command that must succeed. What it prints is thrown away, errors are told.
 pub(super) fn run_measured(command: &mut Command) -> Result<Took> {
     let before = cpu(UsageWho::RUSAGE_CHILDREN)?;
     let start = Instant::now();
-    let output = command
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .output();
+        .spawn();
+    let (output, peak) = wait(child.at(command.get_program())?);
     let output = output.at(command.get_program())?;
     let wall = start.elapsed().as_secs_f64();
     let cpu = cpu(UsageWho::RUSAGE_CHILDREN)?
         .saturating_sub(before)
         .as_secs_f64();
     match output.status.success() {
-        true => Ok(Took { wall, cpu }),
+        true => Ok(Took { wall, cpu, peak }),
         false => Err(failed(command, &output.status.to_string(), &output.stderr)),
     }
 }
@@ -114,6 +154,7 @@ mod tests {
         Took {
             wall,
             cpu: 2.0 * wall,
+            peak: (wall > 1.0).then_some(wall as u64),
         }
     }
 
@@ -126,7 +167,9 @@ mod tests {
         }
         let rows = rows.medians();
         let found: Vec<_> = rows.iter().map(|row| (row.program, row.took)).collect();
-        assert_eq!(found, [("grove", took(2.0)), ("ostree", took(20.0))]);
+        let of = |wall, peak| Took { peak, ..took(wall) };
+        let expected = [("grove", of(2.0, Some(3))), ("ostree", of(20.0, Some(30)))];
+        assert_eq!(found, expected);
         assert_eq!(median(vec![4.0, 1.0]), 2.5);
     }
 
@@ -143,5 +186,6 @@ mod tests {
         command.args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done"]);
         let took = run_measured(&mut command).unwrap();
         assert!(took.cpu > 0.0 && took.wall > 0.0, "{took:?}");
+        assert!(took.peak.is_some_and(|peak| peak > 100 << 10), "{took:?}");
     }
 }

@@ -12,7 +12,7 @@ use grove_fusefs::{MountError, Umount, umount};
 use nix::sys::resource::UsageWho;
 
 use super::failed;
-use super::measure::{Took, cpu};
+use super::measure::{Took, cpu, peak};
 use crate::exit::{Error, Result};
 
 /// Number that statfs(2) gives for FUSE.
@@ -76,6 +76,7 @@ impl Mounted {
         Ok(Took {
             wall,
             cpu: (after - before).max(0.0),
+            peak: peak(self.server.id()),
         })
     }
 

@@ -5,12 +5,11 @@ use std::process::{Command, Stdio};
 
 use grove_engine::ObjectId;
 
-use super::Bench;
 use super::measure::run_measured;
+use super::{BRANCH, Bench};
 use crate::exit::Result;
 
 const PROGRAM: &str = "ostree";
-const BRANCH: &str = "bench";
 
 /// An archive for `ostree`.
 #[derive(Debug)]
@@ -60,9 +59,26 @@ impl Peer {
     }
 
     pub(super) fn empty_archive(&self, repo: &Path) -> Result<PathBuf> {
-        let mut command = self.command(repo, "init");
-        run_measured(command.arg("--mode=archive"))?;
+        self.init(repo, "--mode=archive")
+    }
+
+    fn init(&self, repo: &Path, mode: &str) -> Result<PathBuf> {
+        run_measured(self.command(repo, "init").arg(mode))?;
         Ok(repo.to_owned())
+    }
+
+    /// A bare repository that takes the files of a tree for its own.
+    pub(super) fn bare_of(&self, repo: &Path, tree: &Path) -> Result<PathBuf> {
+        let repo = self.init(repo, "--mode=bare")?;
+        run_measured(self.commit(&repo, tree).arg("--consume"))?;
+        Ok(repo)
+    }
+
+    /// Checks out hard links to the files of a bare repository.
+    pub(super) fn links(&self, bare: &Path, to: &Path) -> Command {
+        let mut command = self.command(bare, "checkout");
+        command.args(["-H", BRANCH]).arg(to);
+        command
     }
 
     pub(super) fn commit(&self, repo: &Path, tree: &Path) -> Command {

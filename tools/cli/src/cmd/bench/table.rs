@@ -24,6 +24,7 @@ struct Step {
     program: &'static str,
     wall_seconds: f64,
     cpu_seconds: f64,
+    peak_bytes: Option<u64>,
 }
 
 pub(super) fn report(bench: &Bench<'_>, runs: u32, rows: &[Row]) -> Report {
@@ -32,6 +33,7 @@ pub(super) fn report(bench: &Bench<'_>, runs: u32, rows: &[Row]) -> Report {
         program: row.program,
         wall_seconds: row.took.wall,
         cpu_seconds: row.took.cpu,
+        peak_bytes: row.took.peak,
     };
     Report {
         program: concat!("grove ", env!("CARGO_PKG_VERSION")),
@@ -47,8 +49,8 @@ pub(super) fn print(rows: &[Row]) -> Result<()> {
     let mut out = ui::stdout();
     writeln!(
         out,
-        "{:14}  {:7}  {:>9}  {:>9}  {:>9}",
-        "Step", "Program", "Wall s", "CPU s", "CPU ratio"
+        "{:18}  {:7}  {:>9}  {:>9}  {:>9}  {:>9}",
+        "Step", "Program", "Wall s", "CPU s", "Memory", "CPU ratio"
     )?;
     for row in rows {
         let ours = rows
@@ -59,8 +61,9 @@ pub(super) fn print(rows: &[Row]) -> Result<()> {
             None => String::new(),
         };
         let (wall, cpu) = (row.took.wall, row.took.cpu);
+        let peak = row.took.peak.map_or("-".to_owned(), ui::human);
         let line = format!(
-            "{:14}  {:7}  {wall:>9.3}  {cpu:>9.3}  {ratio:>9}",
+            "{:18}  {:7}  {wall:>9.3}  {cpu:>9.3}  {peak:>9}  {ratio:>9}",
             row.step, row.program
         );
         writeln!(out, "{}", line.trim_end())?;

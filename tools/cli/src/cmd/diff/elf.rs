@@ -60,7 +60,7 @@ pub(super) struct Row {
 /// Reads all ELF files whose content differs. A library that was replaced by one with the same
 /// soname in the same directory is one change, whatever the files are called.
 pub(super) fn find(
-    repo: &Repository,
+    repo: Option<&Repository>,
     report: &DiffReport,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Change>> {
@@ -133,7 +133,7 @@ fn place(path: &str, facts: &Facts) -> (String, String) {
 }
 
 /// The facts of a file; `None` if it is no ELF file, or one that cannot be made out.
-fn facts(repo: &Repository, info: &Info) -> Result<Option<Facts>> {
+fn facts(repo: Option<&Repository>, info: &Info) -> Result<Option<Facts>> {
     if info.kind != FileKind::File || info.size < 64 {
         return Ok(None);
     }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use grove_engine::Repository;
 use grove_engine::ops::diff::{Event, FileKind, Info, LABEL, MovedBy, Totals};
+use grove_engine::{Monitor, Repository};
 use serde::Serialize;
 
 use super::{Args, Found, elf, packages, patch, text};
 use crate::commit_view::xattrs;
 use crate::exit::Result;
 use crate::json;
+use crate::ui::Style;
 
 #[derive(Serialize)]
 struct Report {
@@ -98,16 +99,17 @@ struct Entry {
 
 /// Prints the document.
 pub(super) fn print(
-    repo: &Repository,
+    repo: Option<&Repository>,
     from: &str,
     to: &str,
     found: &Found,
     args: &Args,
+    monitor: &dyn Monitor,
 ) -> Result<()> {
     let report = &found.report;
     let patch = || -> Result<String> {
         let mut out = Vec::new();
-        patch::print(&mut out, repo, report, false)?;
+        patch::print(&mut out, repo, report, Style::Raw, monitor)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     };
     let directories = || {

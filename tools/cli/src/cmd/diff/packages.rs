@@ -7,7 +7,6 @@ use std::path::Path;
 
 use grove_compose::inventory::compare_versions;
 use grove_compose::{Installed, Inventory, InventoryError};
-use grove_engine::Repository;
 use grove_engine::ops::diff::{DiffReport, Totals};
 use serde::Serialize;
 
@@ -15,7 +14,7 @@ use super::Tree;
 use super::json::Sums;
 use super::text::difference;
 use crate::exit::{Error, Result};
-use crate::ui::SizeSwitch;
+use crate::ui::{self, SizeSwitch};
 
 /// What happened to a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,8 +77,8 @@ impl Package {
 
 /// Compares the packages of two trees and gives each change to its package: the one that has the
 /// path now, or had it before.
-pub(super) fn find(repo: &Repository, a: &Tree, b: &Tree, report: &DiffReport) -> Result<Packages> {
-    let (a, b) = (inventory(repo, a)?, inventory(repo, b)?);
+pub(super) fn find(a: &Tree<'_>, b: &Tree<'_>, report: &DiffReport) -> Result<Packages> {
+    let (a, b) = (inventory(a)?, inventory(b)?);
     if a.packages().is_empty() && b.packages().is_empty() {
         return Err(Error::Failed {
             message: "neither tree says which packages it holds".into(),
@@ -115,9 +114,9 @@ pub(super) fn find(repo: &Repository, a: &Tree, b: &Tree, report: &DiffReport) -
     Ok(Packages { rows, nobodys })
 }
 
-fn inventory(repo: &Repository, tree: &Tree) -> Result<Inventory> {
+fn inventory(tree: &Tree<'_>) -> Result<Inventory> {
     let found = match tree {
-        Tree::Commit(commit) => Inventory::of_commit(repo, commit),
+        Tree::Commit(repo, commit) => Inventory::of_commit(repo, commit),
         Tree::Dir(path) => Inventory::of_dir(Path::new(path)),
     };
     found.map_err(|error| match error {
@@ -195,6 +194,7 @@ pub(super) fn print(out: &mut dyn Write, found: &Packages, sizes: SizeSwitch) ->
                 (Some(only), _) | (_, Some(only)) => format!("{name}-{only}.{arch}"),
                 (None, None) => name.clone(),
             };
+            let name = ui::printable(&name);
             writeln!(out, "  {name}{}", files(totals, sizes))?;
         }
     }

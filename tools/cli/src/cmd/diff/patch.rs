@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::time::Duration;
 
-use grove_engine::Repository;
 use grove_engine::ops::diff::{Content, DiffReport, Event, FileKind, Info};
+use grove_engine::{Error as Engine, Monitor, Repository};
 use rayon::prelude::*;
 use similar::TextDiff;
 
 use crate::exit::Result;
-use crate::ui;
+use crate::ui::{self, Style};
 
 /// Larger files are not compared line by line.
 const MAX_TEXT: u64 = 1 << 20;
@@ -30,9 +30,10 @@ enum Side {
 /// Prints hunks for every regular file and link whose content changed, in the order of the paths.
 pub(super) fn print(
     out: &mut dyn Write,
-    repo: &Repository,
+    repo: Option<&Repository>,
     report: &DiffReport,
-    colour: bool,
+    style: Style,
+    monitor: &dyn Monitor,
 ) -> Result<()> {
     let mut events = report.events();
     events.retain(|event| {
@@ -44,7 +45,12 @@ pub(super) fn print(
     for batch in events.chunks(BATCH) {
         let texts: Vec<Result<String>> = batch
             .par_iter()
-            .map(|event| hunks(repo, event, colour))
+            .map(|event| {
+                if monitor.is_cancelled() {
+                    return Err(Engine::Cancelled.into());
+                }
+                hunks(repo, event, style)
+            })
             .collect();
         for text in texts {
             out.write_all(text?.as_bytes())?;
@@ -53,7 +59,7 @@ pub(super) fn print(
     Ok(())
 }
 
-fn hunks(repo: &Repository, event: &Event<'_>, colour: bool) -> Result<String> {
+fn hunks(repo: Option<&Repository>, event: &Event<'_>, style: Style) -> Result<String> {
     let (old, new) = (side(repo, event.before())?, side(repo, event.after())?);
     let name = |side: &Side, letter: char, path: Option<&str>| match (side, path) {
         (Side::Absent, _) | (_, None) => "/dev/null".to_owned(),
@@ -72,7 +78,10 @@ fn hunks(repo: &Repository, event: &Event<'_>, colour: bool) -> Result<String> {
         .timeout(PATIENCE)
         .diff_lines(&old, &new);
     let text = diff.unified_diff().header(&old_name, &new_name).to_string();
-    Ok(if colour { coloured(&text) } else { text })
+    Ok(match style {
+        Style::Raw => text,
+        _ => for_terminal(&text, style),
+    })
 }
 
 impl Side {
@@ -84,7 +93,7 @@ impl Side {
     }
 }
 
-fn side(repo: &Repository, info: Option<&Info>) -> Result<Side> {
+fn side(repo: Option<&Repository>, info: Option<&Info>) -> Result<Side> {
     let Some(info) = info.filter(|info| info.kind != FileKind::Directory) else {
         return Ok(Side::Absent);
     };
@@ -104,10 +113,11 @@ fn side(repo: &Repository, info: Option<&Info>) -> Result<Side> {
 }
 
 /// The same for a terminal: nothing in a file can give it commands.
-fn coloured(text: &str) -> String {
+fn for_terminal(text: &str, style: Style) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 4);
     for line in text.lines() {
         let start = match line.as_bytes() {
+            _ if style != Style::Colour => "",
             [b'-', b'-', b'-', b' ', ..] | [b'+', b'+', b'+', b' ', ..] => "\x1b[1m",
             [b'-', ..] => "\x1b[31m",
             [b'+', ..] => "\x1b[32m",
@@ -115,9 +125,7 @@ fn coloured(text: &str) -> String {
             _ => "",
         };
         out.push_str(start);
-        let mut parts = line.split('\t').map(ui::printable);
-        out.push_str(&parts.next().unwrap_or_default());
-        parts.for_each(|part| out.extend(["\t", &part]));
+        out.push_str(&style.line(line));
         out.push_str(if start.is_empty() { "\n" } else { "\x1b[0m\n" });
     }
     out
@@ -130,8 +138,13 @@ mod tests {
     #[test]
     fn a_file_gives_no_commands_to_the_terminal() {
         let text = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\tb\n+\x1b]0;title\x07\n";
-        let lines: Vec<_> = coloured(text).lines().map(str::to_owned).collect();
-        assert_eq!(lines[3], "\x1b[31m-a\tb\x1b[0m");
-        assert_eq!(lines[4], "\x1b[32m+\\x1b]0;title\\x07\x1b[0m");
+        let lines = |style| -> Vec<String> {
+            let text = for_terminal(text, style);
+            text.lines().map(str::to_owned).collect()
+        };
+        let coloured = lines(Style::Colour);
+        assert_eq!(coloured[3], "\x1b[31m-a\tb\x1b[0m");
+        assert_eq!(coloured[4], "\x1b[32m+\\x1b]0;title\\x07\x1b[0m");
+        assert_eq!(lines(Style::Plain)[3..], ["-a\tb", "+\\x1b]0;title\\x07"]);
     }
 }

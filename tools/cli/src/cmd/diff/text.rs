@@ -2,22 +2,27 @@
 
 use std::io::Write;
 
-use grove_engine::Repository;
 use grove_engine::object::Xattrs;
 use grove_engine::ops::diff::{
     Change, ChangeKind, DiffReport, Event, FileKind, Info, LABEL, MovedBy, Totals,
 };
+use grove_engine::{Monitor, Repository};
 
 use super::{Args, Found, elf, packages, patch};
 use crate::exit::Result;
-use crate::ui::{self, SizeSwitch};
+use crate::ui::{self, SizeSwitch, Style};
 
 /// Directories that are named in the table of totals.
 const DIRECTORIES: usize = 20;
 
 /// Prints everything that was asked for, sections apart.
-pub(super) fn print(repo: &Repository, found: &Found, args: &Args) -> Result<()> {
-    let colour = ui::colour();
+pub(super) fn print(
+    repo: Option<&Repository>,
+    found: &Found,
+    args: &Args,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let style = Style::of_output();
     let mut out = args.pager.output();
     let mut first = true;
     let mut part = |out: &mut dyn Write| -> Result<()> {
@@ -28,7 +33,7 @@ pub(super) fn print(repo: &Repository, found: &Found, args: &Args) -> Result<()>
     };
     if args.lists() {
         part(&mut out)?;
-        list(&mut out, &found.report, args, colour)?;
+        list(&mut out, &found.report, args, style)?;
     }
     if args.stat {
         part(&mut out)?;
@@ -45,13 +50,14 @@ pub(super) fn print(repo: &Repository, found: &Found, args: &Args) -> Result<()>
     }
     if args.patch {
         part(&mut out)?;
-        patch::print(&mut out, repo, &found.report, colour)?;
+        patch::print(&mut out, repo, &found.report, style, monitor)?;
     }
     out.finish()?;
     Ok(())
 }
 
-fn list(out: &mut dyn Write, report: &DiffReport, args: &Args, colour: bool) -> Result<()> {
+fn list(out: &mut dyn Write, report: &DiffReport, args: &Args, style: Style) -> Result<()> {
+    let colour = style == Style::Colour;
     if args.files {
         for event in report.events() {
             let letter = letter(kind(&event), colour);
@@ -67,7 +73,8 @@ fn list(out: &mut dyn Write, report: &DiffReport, args: &Args, colour: bool) -> 
         }
         return Ok(());
     }
-    for Change { kind, path, .. } in report.iter().filter(|change| !change.implied) {
+    for Change { kind, path, .. } in report.iter().filter(|change| change.is_listed()) {
+        let path = style.line(path);
         if args.name_only {
             writeln!(out, "{path}")?;
         } else {

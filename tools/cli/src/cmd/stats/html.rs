@@ -1,7 +1,7 @@
 //! The figures as one page that needs nothing else: no network, no other file.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 
 use grove_engine::ObjectId;
@@ -73,8 +73,29 @@ pub(super) fn write(
         out.flush()?;
         return Ok(());
     }
-    fs::write(to, page).at(to)?;
+    put(to, page.as_bytes()).at(to)?;
     Ok(())
+}
+
+/// Puts the page in the place of the file: whoever looks meanwhile sees the old one or the new one.
+/// Devices and pipes are written to.
+fn put(to: &Path, page: &[u8]) -> io::Result<()> {
+    // Where a link leads, so that the link stays.
+    let to = fs::canonicalize(to).unwrap_or_else(|_| to.to_owned());
+    let old = fs::metadata(&to).ok();
+    let is_special = old.as_ref().is_some_and(|old| !old.is_file());
+    let (false, Some(name)) = (is_special, to.file_name()) else {
+        return fs::write(to, page);
+    };
+    let mut name = name.to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = to.with_file_name(name);
+    let mut file = File::create_new(&temporary)?;
+    let done = file
+        .write_all(page)
+        .and_then(|()| old.map_or(Ok(()), |old| file.set_permissions(old.permissions())))
+        .and_then(|()| fs::rename(&temporary, &to));
+    done.inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 fn page(data: &Data<'_>) -> Result<String> {

@@ -8,12 +8,10 @@ use crate::exit::Result;
 use crate::time;
 use crate::ui::{self, SizeSwitch};
 
-/// Commits that are listed unless all are asked for.
-const LATEST: usize = 12;
-
 type Out = BufWriter<StdoutLock<'static>>;
 
-pub(super) fn print(found: &StatsReport, sizes: SizeSwitch, all: bool) -> Result<()> {
+/// Prints everything, and of commits the `last` ones.
+pub(super) fn print(found: &StatsReport, sizes: SizeSwitch, last: usize) -> Result<()> {
     let mut out = ui::stdout();
     summary(&mut out, found, sizes)?;
     if found.totals.logical_bytes > 0 {
@@ -23,7 +21,7 @@ pub(super) fn print(found: &StatsReport, sizes: SizeSwitch, all: bool) -> Result
         refs(&mut out, found, sizes)?;
     }
     if !found.history.is_empty() {
-        history(&mut out, found, sizes, all)?;
+        history(&mut out, found, sizes, last)?;
     }
     if !found.largest.is_empty() {
         largest(&mut out, &found.largest, sizes)?;
@@ -157,7 +155,7 @@ fn refs(out: &mut Out, found: &StatsReport, sizes: SizeSwitch) -> Result<()> {
     Ok(())
 }
 
-fn history(out: &mut Out, found: &StatsReport, sizes: SizeSwitch, all: bool) -> Result<()> {
+fn history(out: &mut Out, found: &StatsReport, sizes: SizeSwitch, last: usize) -> Result<()> {
     writeln!(
         out,
         "\n{:12}  {:10}  {:>10}  {}",
@@ -166,8 +164,7 @@ fn history(out: &mut Out, found: &StatsReport, sizes: SizeSwitch, all: bool) -> 
         "Added",
         heads()
     )?;
-    let shown = if all { found.history.len() } else { LATEST };
-    for row in found.history.iter().take(shown) {
+    for row in found.history.iter().take(last) {
         let commit = row.commit.to_string();
         let short = commit.get(..12).unwrap_or_default();
         let date = time::iso(row.timestamp);
@@ -195,7 +192,7 @@ fn history(out: &mut Out, found: &StatsReport, sizes: SizeSwitch, all: bool) -> 
     if let Some(more) = found
         .history
         .len()
-        .checked_sub(shown)
+        .checked_sub(last)
         .filter(|more| *more > 0)
     {
         writeln!(out, "and {more} more; --commits lists them all")?;
