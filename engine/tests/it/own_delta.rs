@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use grove_engine::monitor::{Monitor, Phase};
-use grove_engine::object::{Commit, FileHeader, Metadata, Xattrs};
+use grove_engine::object::{Commit, FileHeader, Metadata, Variant, Xattrs};
 use grove_engine::ops::delta::{
     ApplyOptions, ApplyReport, CreateOptions, DeltaInfo, apply, create, show, verify,
 };
@@ -345,6 +345,53 @@ fn large_files_are_sent_in_segments_and_found_where_they_moved_to() {
     let client = scene.client("client");
     apply_to(&client, &path).unwrap();
     scene.assert_has_new(&client);
+}
+
+#[test]
+fn signatures_go_along_and_those_that_are_there_stay() {
+    let scene = Scene::new(make_trees);
+    let mut signed = Metadata::default();
+    signed.push("signed", Variant::string("yes"));
+    let signed = signed.to_bytes();
+    let mut deltas = Vec::new();
+    for (file, detached) in [
+        ("yes", Some(&signed[..])),
+        ("void", Some(&[][..])),
+        ("no", None),
+    ] {
+        let set = scene.repo.set_detached_metadata(&scene.new, detached);
+        set.unwrap();
+        let (path, info) = scene.delta(file);
+        assert_eq!(show(&path).unwrap(), info);
+        let client = scene.client(&format!("client of {file}"));
+        let stored = || client.detached_metadata(&scene.new).unwrap();
+        verify(&client, &path, &Silent).unwrap();
+        assert_eq!(stored(), None);
+        apply_to(&client, &path).unwrap();
+        assert_eq!(stored().as_deref(), detached);
+        deltas.push((path, client));
+    }
+    // A commit that is there is left as it is.
+    let (_, client) = &deltas[0];
+    assert!(apply_to(client, &deltas[1].0).unwrap().was_there);
+    let kept = client.detached_metadata(&scene.new).unwrap();
+    assert_eq!(kept.as_deref(), Some(&signed[..]));
+    // What is no dictionary is told of before anything is written.
+    let set = scene.repo.set_detached_metadata(&scene.new, Some(b"x"));
+    set.unwrap();
+    let name = DeltaName {
+        from: Some(scene.old),
+        to: scene.new,
+    };
+    let bad = scene.path("bad");
+    let refused = create(&scene.repo, name, &bad, &CreateOptions::default(), &Silent);
+    match refused {
+        Err(Error::Corrupt { path, .. }) => {
+            assert!(path.ends_with(format!("state/{}.commitmeta", scene.new)))
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!bad.exists());
 }
 
 /// Asks to stop after some progress.

@@ -73,8 +73,7 @@ pub fn apply_offline(
     if let Some(from) = &superblock.name.from {
         txn.set_parent(from)?;
     }
-    let tree =
-        NewTree::new(&superblock.commit).map_err(|error| Fault::from(error).of(&opened.path))?;
+    let tree = opened.tree().map_err(|fault| fault.of(&opened.path))?;
     monitor.begin(
         Phase::Delta,
         Some(superblock.parts.iter().map(|part| part.made_size).sum()),

@@ -18,7 +18,7 @@ use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::object::gvariant::{Part, Tuple};
 use crate::object::{Metadata, Value};
-use crate::ops::changes::check_base;
+use crate::ops::changes::{NewTree, check_base};
 use crate::repo::Repository;
 
 /// First number of a superblock that is wrapped with its signatures.
@@ -30,6 +30,11 @@ const MAX_SUPERBLOCK: u64 = 2 << 30;
 /// Metadata key of a part that is in the superblock.
 pub(super) fn part_key(name: &DeltaName, number: usize) -> String {
     format!("{}/{number}", name.dir().display())
+}
+
+/// Metadata key of the detached metadata of the commit that a delta makes.
+pub(super) fn detached_key(name: &DeltaName) -> String {
+    format!("{}/commitmeta", name.dir().display())
 }
 
 /// A delta whose superblock was read.
@@ -80,6 +85,18 @@ impl Opened {
             signed,
             superblock,
         })
+    }
+
+    /// The commit that the delta makes, with its detached metadata.
+    pub(super) fn tree(&self) -> Result<NewTree, Fault> {
+        let superblock = &self.superblock;
+        let mut tree = NewTree::new(&superblock.commit)?;
+        let detached = superblock.metadata.get(&detached_key(&superblock.name));
+        // Clients pass over what is of another type.
+        if let Some(dictionary) = detached.filter(|variant| variant.signature() == "a{sv}") {
+            tree.set_detached(dictionary.bytes())?;
+        }
+        Ok(tree)
     }
 
     /// The file of a part, which is what the superblock says.

@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use rayon::prelude::*;
 
-use super::files::part_key;
+use super::files::{detached_key, part_key};
 use super::name::DeltaName;
 use super::part::Effort;
 use super::superblock::{Fallback, Superblock};
@@ -136,8 +136,9 @@ pub fn generate(
     report.objects = parts.iter().map(|part| part.objects.len() as u64).sum();
     report.made_bytes = parts.iter().map(|part| part.made_size).sum();
     report.delta_bytes = parts.iter().map(|part| part.size).sum();
+    let detached = repo.sound_detached_metadata(&name.to)?;
     let superblock = Superblock {
-        metadata: metadata(name, &inline, options.big_endian),
+        metadata: metadata(name, &inline, detached.as_deref(), options.big_endian),
         timestamp: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs()),
@@ -170,8 +171,13 @@ fn parent(path: &Path) -> &Path {
     parent.unwrap_or(Path::new("."))
 }
 
-/// The superblock's metadata: byte order, and inline parts.
-fn metadata(name: DeltaName, parts: &[Vec<u8>], big_endian: bool) -> Metadata {
+/// The superblock's metadata: byte order, inline parts, and what is attached to the commit.
+fn metadata(
+    name: DeltaName,
+    parts: &[Vec<u8>],
+    detached: Option<&[u8]>,
+    big_endian: bool,
+) -> Metadata {
     let mut metadata = Metadata::default();
     let order = Value::Byte(if big_endian { b'B' } else { b'l' });
     let variant = |value| Variant::from_value(&value).expect("because it is not nested");
@@ -182,6 +188,11 @@ fn metadata(name: DeltaName, parts: &[Vec<u8>], big_endian: bool) -> Metadata {
             .expect("because a part file has a first byte");
         let part = Value::Tuple(vec![Value::Byte(*method), Value::Bytes(rest.to_vec())]);
         metadata.push(part_key(&name, number), variant(part));
+    }
+    if let Some(bytes) = detached {
+        let dictionary = Variant::from_parts("a{sv}", bytes);
+        let dictionary = dictionary.expect("because it was seen to be one");
+        metadata.push(detached_key(&name), dictionary);
     }
     metadata
 }
