@@ -113,6 +113,34 @@ impl NewTree {
         })
     }
 
+    /// Sees that the commit has nothing but what came and what is known; `came` says which files did.
+    pub(in crate::ops) fn check_whole(
+        &self,
+        came: impl Fn(&ObjectId) -> bool,
+        known: impl Fn(&Object) -> bool,
+    ) -> Result<(), Fault> {
+        let lacks = |kind, id| Fault::invalid(format!("it lacks {kind} object {id} of its commit"));
+        let contents = self.contents(known).map_err(|error| match error {
+            Error::MissingObject { kind, id } => lacks(kind, id),
+            other => Fault::of_tree(other),
+        })?;
+        for object in contents.objects() {
+            let (kind, id) = object;
+            let bytes = self.metadata.get(&object);
+            match (kind, bytes) {
+                (ObjectKind::File, _) if came(&id) => {}
+                (ObjectKind::Dirmeta, Some(bytes)) => {
+                    let parsed = DirMeta::parse(bytes).map_err(malformed(object));
+                    parsed.map_err(Fault::of_tree)?;
+                }
+                // It was read to find what it lists.
+                (ObjectKind::Dirtree, Some(_)) => {}
+                _ => return Err(lacks(kind, id)),
+            }
+        }
+        Ok(())
+    }
+
     /// One path of each file that the directories list which came so far.
     pub(in crate::ops) fn paths(&self) -> HashMap<ObjectId, String> {
         let mut paths = HashMap::new();

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::Fault;
+use super::check::Made;
 use super::files::{DeltaAt, Opened};
 use super::machine::{Sink, Sources, run};
 use super::name::DeltaName;
@@ -20,13 +21,11 @@ use crate::fs::lock::OwnedDir;
 use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::object::FileHeader;
-use crate::ops::changes::{NewTree, Object, Receiver};
+use crate::ops::changes::{Object, Receiver};
 use crate::repo::Repository;
 
 /// Files up to this size are held in memory.
 const IN_MEMORY_MAX: u64 = 32 << 20;
-/// Bytes of metadata that are held until the tree is written.
-const MAX_METADATA_BYTES: u64 = 4 << 30;
 
 /// What was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,19 +78,18 @@ pub fn apply_offline(
         Some(superblock.parts.iter().map(|part| part.made_size).sum()),
     );
     let mut adder = Adder {
-        tree,
+        made: Made::new(tree),
         receiver: Receiver::new(txn),
         paths: None,
         open: None,
         spool: OwnedDir::create(&repo.path().join("staging"))?,
         spools: 0,
         made_bytes: 0,
-        metadata_bytes: 0,
     };
     adder.run(repo, &opened, monitor)?;
     monitor.end(Phase::Delta);
     let Adder {
-        tree,
+        made: Made { tree, .. },
         receiver,
         made_bytes,
         ..
@@ -112,7 +110,7 @@ pub fn apply_offline(
 /// Puts the objects of a delta into a transaction.
 #[derive(Debug)]
 struct Adder<'r> {
-    tree: NewTree,
+    made: Made,
     receiver: Receiver<'r>,
     /// Where files will be in the tree, once a file comes: metadata is first in a delta. Files are
     /// stored next to their like.
@@ -122,7 +120,6 @@ struct Adder<'r> {
     spool: OwnedDir,
     spools: u64,
     made_bytes: u64,
-    metadata_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -156,15 +153,7 @@ impl Adder<'_> {
 
 impl Sink for Adder<'_> {
     fn metadata(&mut self, object: &Object, bytes: &[u8]) -> Result<(), Fault> {
-        self.metadata_bytes += bytes.len() as u64;
-        if self.metadata_bytes > MAX_METADATA_BYTES {
-            return Err(Fault::invalid("it has more metadata than any tree"));
-        }
-        if self.tree.add(object, bytes) {
-            Ok(())
-        } else {
-            Err(Fault::other_object(object.0, &object.1))
-        }
+        self.made.add(object, bytes)
     }
 
     fn begin(&mut self, id: &ObjectId, header: FileHeader, size: u64) -> Result<(), Fault> {
@@ -215,7 +204,7 @@ impl Sink for Adder<'_> {
             return Ok(());
         };
         self.made_bytes += size;
-        let paths = self.paths.get_or_insert_with(|| self.tree.paths());
+        let paths = self.paths.get_or_insert_with(|| self.made.tree.paths());
         let hint = paths
             .get(&id)
             .map_or_else(Vec::new, |path| path.clone().into_bytes());

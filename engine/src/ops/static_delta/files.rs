@@ -1,21 +1,17 @@
-//! Deltas as files: where they lie, what they hold, whether they are sound.
+//! Deltas as files: where they lie, and what they hold.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use super::Fault;
 use super::name::DeltaName;
 use super::part::{Body, MAX_BODY, Op, open};
 use super::superblock::{PartHead, Superblock};
-use super::writer::check;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
 use crate::fs::open_regular;
 use crate::id::ObjectId;
-use crate::monitor::{Monitor, Phase};
 use crate::object::gvariant::{Part, Tuple};
 use crate::object::{Metadata, Value};
 use crate::ops::changes::{NewTree, check_base};
@@ -373,56 +369,4 @@ impl DeltaAt<'_> {
             Self::Path(path) => Opened::at(path),
         }
     }
-}
-
-/// What [`verify`] saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VerifyReport {
-    /// Which delta it is.
-    pub name: DeltaName,
-    /// Parts that make what they shall.
-    pub parts: u64,
-    /// Objects that they make.
-    pub objects: u64,
-}
-
-/// Applies a delta without keeping anything, and compares each object with its name.
-///
-/// # Errors
-/// [`Error::WrongBase`] if the repository lacks the commit that it begins at, and
-/// [`Error::InvalidDelta`] if it is not sound.
-pub fn verify(
-    repo: &Repository,
-    delta: &DeltaAt<'_>,
-    monitor: &dyn Monitor,
-) -> Result<VerifyReport> {
-    let opened = delta.open(repo)?;
-    opened.check_base(repo)?;
-    let _lease = match opened.superblock.name.from {
-        Some(from) => Some(repo.lease(&[from])?),
-        None => None,
-    };
-    let parts = &opened.superblock.parts;
-    monitor.begin(
-        Phase::Verify,
-        Some(parts.iter().map(|part| part.made_size).sum()),
-    );
-    parts
-        .par_iter()
-        .enumerate()
-        .try_for_each(|(number, head)| {
-            if monitor.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let file = opened.part(number, head)?;
-            check(repo, head, &file).map_err(|fault| opened.fault(number, fault))?;
-            monitor.advance(Phase::Verify, head.made_size);
-            Ok(())
-        })?;
-    monitor.end(Phase::Verify);
-    Ok(VerifyReport {
-        name: opened.superblock.name,
-        parts: parts.len() as u64,
-        objects: parts.iter().map(|part| part.objects.len() as u64).sum(),
-    })
 }

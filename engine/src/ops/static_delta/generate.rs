@@ -9,10 +9,12 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use rayon::prelude::*;
 
+use super::Fault;
+use super::check::check_whole;
 use super::files::{detached_key, part_key};
 use super::name::DeltaName;
 use super::part::Effort;
-use super::superblock::{Fallback, Superblock};
+use super::superblock::{Fallback, PartHead, Superblock};
 use super::writer::{PartsWriter, Target, write};
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
@@ -20,8 +22,8 @@ use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
 use crate::object::{FileObject, Metadata, Value, Variant};
 use crate::ops::changes::{
-    Contents, Encoded, Encoder, NewFile, Object, OldFiles, Readable, batch_len, order, payloads_of,
-    piece,
+    Contents, Encoded, Encoder, NewFile, NewTree, Object, OldFiles, Readable, batch_len, order,
+    payloads_of, piece,
 };
 use crate::repo::Repository;
 
@@ -102,6 +104,10 @@ pub fn generate(
     // Neither commit can be deleted meanwhile.
     let leased: Vec<ObjectId> = name.from.into_iter().chain([name.to]).collect();
     let _lease = repo.lease(&leased)?;
+    let place = match &options.output {
+        Some(output) => output.clone(),
+        None => repo.path().join(name.dir()).join("superblock"),
+    };
     let plan = Plan::make(repo, name, options, monitor)?;
     let staging = OwnedDir::create(&repo.path().join("staging"))?;
     let dir = staging.path().join("delta");
@@ -131,6 +137,8 @@ pub fn generate(
         monitor,
     )?;
     let (parts, inline) = writer.finish()?;
+    let commit = repo.object_bytes(ObjectKind::Commit, &name.to)?;
+    check(repo, &commit, &plan, &parts).map_err(|fault| fault.of(&place))?;
     monitor.end(Phase::Verify);
     report.parts = parts.len() as u64;
     report.objects = parts.iter().map(|part| part.objects.len() as u64).sum();
@@ -143,7 +151,7 @@ pub fn generate(
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs()),
         name,
-        commit: repo.object_bytes(ObjectKind::Commit, &name.to)?,
+        commit,
         parts,
         fallbacks: plan.fallbacks,
         big_endian: options.big_endian,
@@ -162,6 +170,19 @@ pub fn generate(
         }
     }
     Ok(report)
+}
+
+/// Sees that what parts make and what is left out is all that a commit has and the old one has not.
+fn check(repo: &Repository, commit: &[u8], plan: &Plan, parts: &[PartHead]) -> Result<(), Fault> {
+    let mut tree = NewTree::new(commit)?;
+    let objects = parts.iter().flat_map(|part| &part.objects);
+    for object in objects.filter(|object| object.0 != ObjectKind::File) {
+        let bytes = repo.object_bytes(object.0, &object.1)?;
+        if !tree.add(object, &bytes) {
+            return Err(Fault::other_object(object.0, &object.1));
+        }
+    }
+    check_whole(&tree, &plan.known, parts, &plan.fallbacks)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -199,6 +220,8 @@ fn metadata(
 
 /// What goes into a delta.
 struct Plan {
+    /// Objects of the old commit.
+    known: HashSet<Object>,
     metadata: Vec<Object>,
     files: Vec<NewFile>,
     fallbacks: Vec<Fallback>,
@@ -241,6 +264,7 @@ impl Plan {
             .collect::<Result<_>>()?;
         monitor.end(Phase::Scan);
         Ok(Self {
+            known,
             metadata: new.metadata,
             files,
             fallbacks,

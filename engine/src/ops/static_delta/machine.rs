@@ -11,7 +11,7 @@ use super::superblock::PartHead;
 use crate::bsdiff::{Patch, Step};
 use crate::error::Result;
 use crate::id::{ObjectId, ObjectKind};
-use crate::object::{FileHeader, FileObject, FormHasher};
+use crate::object::{FileHeader, FileObject};
 use crate::ops::changes::Object;
 use crate::repo::Repository;
 
@@ -317,45 +317,4 @@ fn patch(
         }
     }
     Ok(())
-}
-
-/// A sink that compares what is made with the names it shall have, and keeps nothing.
-#[derive(Debug, Default)]
-pub(super) struct Checker {
-    file: Option<(ObjectId, FormHasher)>,
-}
-
-impl Sink for Checker {
-    fn metadata(&mut self, (kind, id): &Object, bytes: &[u8]) -> Result<(), Fault> {
-        if ObjectId::of(bytes) == *id {
-            Ok(())
-        } else {
-            Err(Fault::other_object(*kind, id))
-        }
-    }
-
-    fn begin(&mut self, id: &ObjectId, header: FileHeader, _size: u64) -> Result<(), Fault> {
-        header
-            .check()
-            .map_err(|error| Fault::invalid(format!("file object {id}: {error}")))?;
-        self.file = Some((*id, header.form_hasher()));
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if let Some((_, hasher)) = &mut self.file {
-            hasher.update(bytes);
-        }
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<(), Fault> {
-        let Some((id, hasher)) = self.file.take() else {
-            return Ok(());
-        };
-        match hasher.finish(&id) {
-            Some(_) => Ok(()),
-            None => Err(Fault::other_object(ObjectKind::File, &id)),
-        }
-    }
 }

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::Fault;
-use super::machine::{Checker, Sources, run};
-use super::part::{Body, Effort, MAX_BODY, PartBody, PartBuilder, compress, open};
+use super::check::check_part;
+use super::part::{Effort, MAX_BODY, PartBody, PartBuilder, compress};
 use super::superblock::PartHead;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectId;
@@ -158,7 +157,7 @@ impl<'a> PartsWriter<'a> {
             made_size: made,
             objects: part.objects,
         };
-        check(self.repo, &head, &file).map_err(|fault| fault.of(&at))?;
+        check_part(self.repo, &head, &file, None).map_err(|fault| fault.of(&at))?;
         self.monitor.advance(Phase::Verify, made);
         match &self.target {
             Target::Inline(_) => Ok((head, file)),
@@ -168,17 +167,6 @@ impl<'a> PartsWriter<'a> {
             }
         }
     }
-}
-
-/// Applies a part file as a client would, and compares what it makes.
-pub(super) fn check(repo: &Repository, head: &PartHead, file: &[u8]) -> Result<(), Fault> {
-    let body = open(file)?;
-    run(
-        Body::parse(&body)?,
-        head,
-        &mut Sources::new(repo),
-        &mut Checker::default(),
-    )
 }
 
 /// Writes a file, durably.
