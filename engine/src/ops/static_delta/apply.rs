@@ -21,7 +21,7 @@ use crate::fs::lock::OwnedDir;
 use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::object::FileHeader;
-use crate::ops::changes::{Object, Receiver};
+use crate::ops::changes::{Object, Receiver, check_room};
 use crate::repo::Repository;
 
 /// Files up to this size are held in memory.
@@ -142,7 +142,7 @@ impl Adder<'_> {
             let fault = |fault| opened.fault(number, fault);
             let bytes = open(&file).map_err(fault)?;
             let body = Body::parse(&bytes).map_err(|error| fault(error.into()))?;
-            run(body, head, &mut sources, self).map_err(fault)?;
+            run(body, head, &mut sources, self, monitor).map_err(fault)?;
             monitor.advance(Phase::Delta, head.made_size);
         }
         self.receiver
@@ -161,6 +161,7 @@ impl Sink for Adder<'_> {
             .check()
             .map_err(|error| Fault::invalid(format!("file object {id}: {error}")))?;
         let spooled = if size > IN_MEMORY_MAX {
+            check_room(self.spool.path(), size)?;
             let path = self.spool.path().join(self.spools.to_string());
             self.spools += 1;
             let file = File::create(&path).at(&path)?;

@@ -55,11 +55,13 @@ pub(super) fn check_part(
     head: &PartHead,
     file: &[u8],
     made: Option<&Mutex<Made>>,
+    monitor: &dyn Monitor,
 ) -> Result<(), Fault> {
     let body = open(file)?;
     let mut checker = Checker { file: None, made };
     let mut sources = Sources::new(repo);
-    run(Body::parse(&body)?, head, &mut sources, &mut checker)
+    let body = Body::parse(&body)?;
+    run(body, head, &mut sources, &mut checker, monitor)
 }
 
 /// Sees that a commit has nothing but what is known, what is left out, and what parts make. Nothing else
@@ -122,7 +124,7 @@ pub fn verify(
                 return Err(Error::Cancelled);
             }
             let file = opened.part(number, head)?;
-            check_part(repo, head, &file, Some(&made))
+            check_part(repo, head, &file, Some(&made), monitor)
                 .map_err(|fault| opened.fault(number, fault))?;
             monitor.advance(Phase::Verify, head.made_size);
             Ok(())

@@ -157,7 +157,7 @@ impl<'a> PartsWriter<'a> {
             made_size: made,
             objects: part.objects,
         };
-        check_part(self.repo, &head, &file, None).map_err(|fault| fault.of(&at))?;
+        check_part(self.repo, &head, &file, None, self.monitor).map_err(|fault| fault.of(&at))?;
         self.monitor.advance(Phase::Verify, made);
         match &self.target {
             Target::Inline(_) => Ok((head, file)),
