@@ -9,6 +9,7 @@ use super::name::DeltaName;
 use super::part::{Body, MAX_BODY, Op, open};
 use super::superblock::{PartHead, Superblock};
 use crate::error::{Error, IoResultExt, Result};
+use crate::fs::dir_of;
 use crate::fs::lock::OwnedDir;
 use crate::fs::open_regular;
 use crate::id::ObjectId;
@@ -19,7 +20,8 @@ use crate::repo::Repository;
 
 /// First number of a superblock that is wrapped with its signatures.
 const SIGNED_MAGIC: u64 = 0x4f53_5453_474e_4454;
-const SUPERBLOCK: &str = "superblock";
+/// Name of the file that says what the others hold.
+pub(super) const SUPERBLOCK: &str = "superblock";
 /// No superblock is larger.
 const MAX_SUPERBLOCK: u64 = 2 << 30;
 
@@ -233,6 +235,21 @@ pub(super) fn install(repo: &Repository, dir: &Path, name: &DeltaName) -> Result
         storage.sync_dir(dir).at(dir)?;
     }
     Ok(())
+}
+
+/// Moves the files of a finished delta beside each other, the superblock to its place last: until then one
+/// that was there before stays, though its parts may be gone.
+pub(super) fn put_beside(repo: &Repository, dir: &Path, place: &Path, parts: u64) -> Result<()> {
+    let storage = repo.storage();
+    let target = dir_of(place);
+    for number in 0..parts {
+        let name = number.to_string();
+        let part = place.with_file_name(&name);
+        storage.rename(&dir.join(name), &part).at(&part)?;
+    }
+    storage.sync_dir(target).at(target)?;
+    storage.rename(&dir.join(SUPERBLOCK), place).at(place)?;
+    storage.sync_dir(target).at(target)
 }
 
 /// Deletes a delta.

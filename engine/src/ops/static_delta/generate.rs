@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::Fault;
 use super::check::check_whole;
-use super::files::{detached_key, part_key};
+use super::files::{SUPERBLOCK, detached_key, install, part_key, put_beside};
 use super::name::DeltaName;
 use super::part::Effort;
 use super::superblock::{Fallback, PartHead, Superblock};
@@ -106,16 +106,15 @@ pub fn generate(
     let _lease = repo.lease(&leased)?;
     let place = match &options.output {
         Some(output) => output.clone(),
-        None => repo.path().join(name.dir()).join("superblock"),
+        None => repo.path().join(name.dir()).join(SUPERBLOCK),
     };
+    let staging = stage(repo, options)?;
     let plan = Plan::make(repo, name, options, monitor)?;
-    let staging = OwnedDir::create(&repo.path().join("staging"))?;
     let dir = staging.path().join("delta");
     std::fs::create_dir(&dir).at(&dir)?;
-    let target = match (options.inline, &options.output) {
-        (true, _) => Target::Inline(Vec::new()),
-        (false, Some(output)) => Target::Dir(parent(output).to_owned()),
-        (false, None) => Target::Dir(dir.clone()),
+    let target = match options.inline {
+        true => Target::Inline(Vec::new()),
+        false => Target::Dir(dir.clone()),
     };
     let max_blob = usize::try_from(options.max_chunk_bytes).unwrap_or(usize::MAX);
     let mut writer = PartsWriter::new(repo, target, max_blob, options.effort, monitor);
@@ -161,15 +160,27 @@ pub fn generate(
         true => bytes.len() as u64 - report.delta_bytes.min(bytes.len() as u64),
         false => bytes.len() as u64,
     };
+    write(repo, &dir.join(SUPERBLOCK), &bytes)?;
+    repo.storage().sync_dir(&dir).at(&dir)?;
     match &options.output {
-        Some(output) => write(repo, output, &bytes)?,
-        None => {
-            write(repo, &dir.join("superblock"), &bytes)?;
-            repo.storage().sync_dir(&dir).at(&dir)?;
-            super::files::install(repo, &dir, &name)?;
+        Some(output) => {
+            let parts = if options.inline { 0 } else { report.parts };
+            put_beside(repo, &dir, output, parts)?;
         }
+        None => install(repo, &dir, &name)?,
     }
     Ok(report)
+}
+
+/// Where the delta is until it is complete. An output that cannot be written is told at once.
+fn stage(repo: &Repository, options: &GenerateOptions) -> Result<OwnedDir> {
+    match &options.output {
+        Some(output) if output.is_dir() => {
+            Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)).at(output)
+        }
+        Some(output) => OwnedDir::beside(output),
+        None => OwnedDir::create(&repo.path().join("staging")),
+    }
 }
 
 /// Sees that what parts make and what is left out is all that a commit has and the old one has not.
@@ -183,13 +194,6 @@ fn check(repo: &Repository, commit: &[u8], plan: &Plan, parts: &[PartHead]) -> R
         }
     }
     check_whole(&tree, &plan.known, parts, &plan.fallbacks)
-}
-
-fn parent(path: &Path) -> &Path {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
 }
 
 /// The superblock's metadata: byte order, inline parts, and what is attached to the commit.
