@@ -18,7 +18,7 @@ use crate::Body as Content;
 use crate::NewFile;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
-use crate::id::ObjectId;
+use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
 use crate::object::FileHeader;
 use crate::ops::changes::{Object, Receiver, check_room};
@@ -32,17 +32,19 @@ const IN_MEMORY_MAX: u64 = 32 << 20;
 pub struct ApplyReport {
     /// Which delta it was.
     pub name: DeltaName,
-    /// Metadata objects in the delta, with the commit.
+    /// Whether the repository had the commit already; nothing was made then.
+    pub was_there: bool,
+    /// Metadata objects that were made, with the commit.
     pub metadata: u64,
-    /// Files in the delta.
+    /// Files that were made.
     pub files: u64,
-    /// What files take when they are made.
+    /// What these files take.
     pub made_bytes: u64,
     /// By how much the repository grew.
     pub stored_bytes: u64,
 }
 
-/// Adds the commit that a delta leads to. No ref is set.
+/// Adds the commit that a delta leads to, unless it is there. No ref is set.
 ///
 /// # Errors
 /// [`Error::WrongBase`] if the repository lacks the commit that the delta begins at;
@@ -54,9 +56,21 @@ pub fn apply_offline(
     monitor: &dyn Monitor,
 ) -> Result<ApplyReport> {
     let opened = delta.open(repo)?;
-    repo.store().refresh()?;
-    opened.check_base(repo)?;
     let superblock = &opened.superblock;
+    let mut report = ApplyReport {
+        name: superblock.name,
+        was_there: false,
+        metadata: 0,
+        files: 0,
+        made_bytes: 0,
+        stored_bytes: 0,
+    };
+    repo.store().refresh()?;
+    let to = &superblock.name.to;
+    if repo.contains(ObjectKind::Commit, to)? && !repo.is_partial(to) {
+        report.was_there = true;
+        return Ok(report);
+    }
     if let Some(fallback) = superblock.fallbacks.first() {
         let (kind, id) = fallback.object;
         let count = superblock.fallbacks.len();
@@ -69,6 +83,8 @@ pub fn apply_offline(
         monitor.warn("the signatures of the delta are not verified");
     }
     let mut txn = repo.begin(monitor)?;
+    // Under the transaction's lock it cannot go any more.
+    opened.check_base(repo)?;
     if let Some(from) = &superblock.name.from {
         txn.set_parent(from)?;
     }
@@ -94,17 +110,13 @@ pub fn apply_offline(
         made_bytes,
         ..
     } = adder;
-    let files = receiver.files();
-    let stored_bytes = receiver
+    report.metadata = tree.len() as u64 + 1;
+    report.files = receiver.files();
+    report.made_bytes = made_bytes;
+    report.stored_bytes = receiver
         .finish(repo, &tree, &[])
         .map_err(|error| Fault::of_tree(error).of(&opened.path))?;
-    Ok(ApplyReport {
-        name: superblock.name,
-        metadata: tree.len() as u64 + 1,
-        files,
-        made_bytes,
-        stored_bytes,
-    })
+    Ok(report)
 }
 
 /// Puts the objects of a delta into a transaction.

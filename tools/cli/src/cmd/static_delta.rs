@@ -394,6 +394,7 @@ fn verify(args: &Verify, repo: &Repository, globals: &Globals) -> Result<()> {
 struct ApplyJson {
     commit: String,
     from: Option<String>,
+    was_there: bool,
     metadata: u64,
     files: u64,
     made_bytes: u64,
@@ -406,6 +407,7 @@ fn apply(args: &ApplyOffline, repo: &Repository, globals: &Globals) -> Result<()
     progress.finish();
     let ApplyReport {
         name,
+        was_there,
         metadata,
         files,
         made_bytes,
@@ -417,6 +419,7 @@ fn apply(args: &ApplyOffline, repo: &Repository, globals: &Globals) -> Result<()
         return json::print(&ApplyJson {
             commit,
             from,
+            was_there,
             metadata,
             files,
             made_bytes,
@@ -427,12 +430,15 @@ fn apply(args: &ApplyOffline, repo: &Repository, globals: &Globals) -> Result<()
     writeln!(out, "{}", name.to)?;
     out.flush()?;
     if globals.verbose {
-        eprintln!(
-            "{metadata} metadata, {} of {}; the repository grew by {}",
-            ui::count(files, "file"),
-            args.sizes.show(made_bytes),
-            args.sizes.show(stored_bytes),
-        );
+        match was_there {
+            true => eprintln!("the repository had that commit"),
+            false => eprintln!(
+                "{metadata} metadata, {} of {}; the repository grew by {}",
+                ui::count(files, "file"),
+                args.sizes.show(made_bytes),
+                args.sizes.show(stored_bytes),
+            ),
+        }
     }
     Ok(())
 }

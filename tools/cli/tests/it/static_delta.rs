@@ -475,8 +475,18 @@ fn wrong_deltas_leave_the_repository_as_it_was() {
             .status
             .success()
     );
-    // What was refused before is fine after all.
-    env.ok(&["static-delta", "apply-offline", "--repo=other", "good"]);
+    // What was refused before is fine after all, and needs no second time.
+    for was_there in [false, true] {
+        let apply = ["static-delta", "apply-offline", "--repo=other", "--json"];
+        let told = env.ok(&[&apply[..], &["good"]].concat());
+        let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+        assert_eq!(told["was_there"].as_bool(), Some(was_there), "{told}");
+        assert_eq!(
+            told["stored_bytes"].as_u64() == Some(0),
+            was_there,
+            "{told}"
+        );
+    }
     env.ok(&["show", "--repo=other", new.trim()]);
 }
 
