@@ -145,9 +145,18 @@ impl<'s> DeltaWriter<'s> {
         })
     }
 
-    /// Where the delta is until it is kept.
-    pub(super) fn path(&self) -> &Path {
-        &self.temporary
+    /// Where the delta will be.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// What was written, by the name that it will have.
+    pub(super) fn reopen(&self) -> Result<DeltaFile> {
+        let written = DeltaFile::open(&self.temporary)?;
+        Ok(DeltaFile {
+            path: self.target.clone(),
+            ..written
+        })
     }
 
     /// Appends a section.

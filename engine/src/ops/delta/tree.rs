@@ -4,11 +4,12 @@
 //! the order in which a walk of the new listings meets them.
 
 use std::collections::HashSet;
+use std::io;
 
 use super::base::Base;
 use super::limits::{MAX_KEPT, MAX_METADATA, MAX_TREE_RAW};
 use super::streams::{Cursors, Streams};
-use crate::error::Result;
+use crate::error::{IoResultExt, Result};
 use crate::id::{ObjectId, ObjectKind};
 use crate::object::FileHeader;
 use crate::ops::changes::{Fault, NewTree, Object};
@@ -47,7 +48,7 @@ pub(super) fn pack_tree(
         streams.number(TREE_HEADS, (bytes.len() as u64) << 1 | is_meta);
         streams.bytes(TREE_OBJECTS, &bytes);
     }
-    streams.pack(&base.prefix()?, level)
+    streams.pack(&base.prefix()?, level).at(base.delta())
 }
 
 /// The commit and its new metadata.
@@ -123,7 +124,7 @@ pub(super) fn pack_files<'f>(
     files: impl Iterator<Item = (&'f FileHeader, ContentOf)>,
     kept: impl Iterator<Item = u64>,
     level: i32,
-) -> Result<Vec<u8>> {
+) -> io::Result<Vec<u8>> {
     let mut streams = FileStreams::default();
     for (header, content) in files {
         let bytes = header.to_bytes();

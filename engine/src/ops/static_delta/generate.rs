@@ -117,7 +117,7 @@ pub fn generate(
         false => Target::Dir(dir.clone()),
     };
     let max_blob = usize::try_from(options.max_chunk_bytes).unwrap_or(usize::MAX);
-    let mut writer = PartsWriter::new(repo, target, max_blob, options.effort, monitor);
+    let mut writer = PartsWriter::new(repo, (target, &place), max_blob, options.effort, monitor);
     let mut report = GenerateReport {
         fallbacks: plan.fallbacks.len() as u64,
         ..Default::default()

@@ -37,12 +37,14 @@ pub(super) struct PartsWriter<'a> {
     full: Vec<(PartBody, bool)>,
     heads: Vec<PartHead>,
     target: Target,
+    /// Where the superblock will be.
+    place: &'a Path,
 }
 
 impl<'a> PartsWriter<'a> {
     pub(super) fn new(
         repo: &'a Repository,
-        target: Target,
+        (target, place): (Target, &'a Path),
         max_blob: usize,
         effort: Effort,
         monitor: &'a dyn Monitor,
@@ -56,6 +58,7 @@ impl<'a> PartsWriter<'a> {
             full: Vec::new(),
             heads: Vec::new(),
             target,
+            place,
         }
     }
 
@@ -141,7 +144,10 @@ impl<'a> PartsWriter<'a> {
     }
 
     fn seal_part(&self, number: usize, part: PartBody, dense: bool) -> Result<(PartHead, Vec<u8>)> {
-        let at = Path::new("deltas").join(number.to_string());
+        let at = match &self.target {
+            Target::Dir(_) => self.place.with_file_name(number.to_string()),
+            Target::Inline(_) => self.place.to_owned(),
+        };
         let made: u64 = part.made_size;
         if part.bytes.len() as u64 > MAX_BODY {
             let detail = "a part is larger than clients take".to_owned();
