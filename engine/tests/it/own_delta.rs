@@ -12,7 +12,9 @@ use grove_engine::ops::delta::{
     ApplyOptions, ApplyReport, CreateOptions, DeltaInfo, apply, create, show, verify,
 };
 use grove_engine::ops::source::{SourceOptions, add_dir};
-use grove_engine::ops::static_delta::DeltaName;
+use grove_engine::ops::static_delta::{
+    DeltaAt, DeltaName, GenerateOptions, apply_offline, generate,
+};
 use grove_engine::ops::{Level, fsck};
 use grove_engine::tree::MutableTree;
 use grove_engine::{Body, Error, NewFile, ObjectId, Repository, Result, Silent};
@@ -437,5 +439,41 @@ fn interrupted_runs_leave_nothing_and_can_be_repeated() {
         .collect();
     assert_eq!(left, [""; 0]);
     apply_to(&client, &path).unwrap();
+    scene.assert_has_new(&client);
+}
+
+#[test]
+fn what_a_killed_run_left_beside_a_delta_goes_with_the_next_one() {
+    let scene = Scene::new(make_trees);
+    let left = scene.path("update.delta.4000000.0.tmp");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("lock"), "").unwrap();
+    fs::write(left.join("delta"), "half of it").unwrap();
+    fs::write(scene.path("update.delta"), "of yesterday").unwrap();
+    let (path, info) = scene.delta("update.delta");
+    assert!(!left.exists());
+    assert_eq!(show(&path).unwrap(), info);
+    // Nor does a static delta write over its old files until it is complete.
+    let output = scene.path("static/superblock");
+    write(scene.dir.path(), "static/superblock", b"of yesterday");
+    let mut options = GenerateOptions::default();
+    options.output = Some(output.clone());
+    let name = DeltaName {
+        from: Some(scene.old),
+        to: scene.new,
+    };
+    for patience in [0, 1, 3] {
+        let monitor = Impatient(AtomicU64::new(patience));
+        let stopped = generate(&scene.repo, name, &options, &monitor);
+        assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+        assert_eq!(fs::read(&output).unwrap(), b"of yesterday");
+        assert_eq!(fs::read_dir(scene.path("static")).unwrap().count(), 1);
+    }
+    let made = generate(&scene.repo, name, &options, &Silent).unwrap();
+    let files = fs::read_dir(scene.path("static")).unwrap().count() as u64;
+    assert_eq!(files, made.parts + 1);
+    let at = DeltaAt::Path(&output);
+    let client = scene.client("client");
+    apply_offline(&client, &at, &Silent).unwrap();
     scene.assert_has_new(&client);
 }

@@ -368,7 +368,7 @@ fn unpack(
     let encoded = encoder.encode(&apart.plain, source.as_slice())?;
     if source.is_none() && !is_large(new) {
         let direct = direct(encoder)?;
-        let cost = |group| estimate(group).at(base.delta());
+        let cost = |group: &Group| estimate(group).at(base.delta());
         if cost(&direct)? <= cost(&encoded)? + apart.recipe.len() {
             return Ok(Unpacked::Encoded(direct));
         }
