@@ -16,7 +16,7 @@ use std::path::Path;
 pub(in crate::ops) use self::encode::{Encoded, Encoder, Run, share_features};
 pub(in crate::ops) use self::fault::Fault;
 pub(in crate::ops) use self::numbers::{put_number, put_signed, signed, take_number};
-pub(in crate::ops) use self::receive::{NewTree, Receiver, Visitor, check_room};
+pub(in crate::ops) use self::receive::{NewTree, Receiver, Visitor};
 pub(in crate::ops) use self::sources::{Contents, NewFile, OldFiles, Readable, piece};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind, PayloadId};

@@ -6,7 +6,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::{Contents, Fault, Object};
@@ -257,15 +256,6 @@ impl<'a> Walk<'a> {
 
 fn malformed((kind, id): Object) -> impl FnOnce(DecodeError) -> Error {
     move |source| Error::MalformedObject { kind, id, source }
-}
-
-/// Fails before a file system is filled up with what does not fit.
-pub(in crate::ops) fn check_room(dir: &Path, bytes: u64) -> Result<()> {
-    let found = rustix::fs::statvfs(dir).at(dir)?;
-    if found.f_bavail.saturating_mul(found.f_frsize) < bytes {
-        return Err(io::Error::from(io::ErrorKind::StorageFull)).at(dir);
-    }
-    Ok(())
 }
 
 /// Puts what came into a transaction.

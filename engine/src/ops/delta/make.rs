@@ -23,7 +23,7 @@ use crate::compress::decompress_with_prefix;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::check_room;
 use crate::monitor::{Monitor, Phase};
-use crate::ops::changes::{Fault, check_room};
+use crate::ops::changes::Fault;
 use crate::recode;
 use crate::repo::ingest::IN_MEMORY_MAX;
 

@@ -17,11 +17,12 @@ use super::part::{Body, open};
 use crate::Body as Content;
 use crate::NewFile;
 use crate::error::{Error, IoResultExt, Result};
+use crate::fs::check_room;
 use crate::fs::lock::OwnedDir;
 use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
 use crate::object::FileHeader;
-use crate::ops::changes::{Object, Receiver, check_room};
+use crate::ops::changes::{Object, Receiver};
 use crate::repo::Repository;
 
 /// Files up to this size are held in memory.
