@@ -70,6 +70,10 @@ fn deltas_are_as_documented() {
             limits::MAX_SOURCES_BYTES == 256 * mib,
         ),
         (
+            "| detached metadata | 128 MiB |",
+            crate::repo::state::MAX_DETACHED == 128 * mib,
+        ),
+        (
             "with which they would exceed 32 MiB",
             limits::MAX_PREFIX == 32 << 20,
         ),

@@ -1,7 +1,9 @@
 //! Advisory locks on files of the repository.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
+use super::dir_of;
 use crate::error::{Error, IoResultExt, Result};
 
 /// How often a waiting process tries again.
@@ -113,6 +116,9 @@ pub(crate) struct OwnedDir {
     _lock: File,
 }
 
+/// How names of directories end that are among somebody's own files.
+const BESIDE: &str = ".tmp";
+
 /// Numbers the directories of this process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -124,9 +130,35 @@ impl OwnedDir {
     /// Makes a new directory below `parent`, after removing those of dead processes.
     pub(crate) fn create(parent: &Path) -> Result<Self> {
         Self::sweep(parent)?;
+        Self::make(|own| parent.join(own))
+    }
+
+    /// Makes a new directory for a file that is moved to `target` once it is complete, beside it, after
+    /// removing what dead processes left there for the same file.
+    pub(crate) fn beside(target: &Path) -> Result<Self> {
+        let name = target
+            .file_name()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))
+            .at(target)?;
+        let parent = dir_of(target);
+        for entry in std::fs::read_dir(parent).at(parent)? {
+            let found = entry.at(parent)?.file_name();
+            if is_beside(&found, name) {
+                Self::remove_dead(&parent.join(found))?;
+            }
+        }
+        Self::make(|own| {
+            let mut beside = name.to_owned();
+            beside.push(format!(".{own}{BESIDE}"));
+            parent.join(beside)
+        })
+    }
+
+    /// Makes a new directory, at the path for a name that nobody else has.
+    fn make(at: impl Fn(&str) -> PathBuf) -> Result<Self> {
         loop {
             let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-            let path = parent.join(format!("{}.{number}", std::process::id()));
+            let path = at(&format!("{}.{number}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -158,24 +190,42 @@ impl OwnedDir {
     /// Removes directories whose owner is gone.
     fn sweep(parent: &Path) -> Result<()> {
         for entry in std::fs::read_dir(parent).at(parent)? {
-            let path = entry.at(parent)?.path();
-            let lock_path = path.join(Self::LOCK_NAME);
-            let dead = match File::open(&lock_path) {
-                Ok(lock) => {
-                    let free = try_lock(&lock, LockMode::Exclusive).at(&lock_path)?;
-                    (free && is_at(&lock, &lock_path)).then_some(Some(lock))
-                }
-                Err(_) => std::fs::metadata(&path)
-                    .and_then(|meta| meta.modified())
-                    .is_ok_and(|time| time.elapsed().unwrap_or_default() > Self::YOUNG)
-                    .then_some(None),
-            };
-            if let Some(_held) = dead {
-                drop(std::fs::remove_dir_all(&path));
-            }
+            Self::remove_dead(&entry.at(parent)?.path())?;
         }
         Ok(())
     }
+
+    /// Removes a directory if its owner is gone.
+    fn remove_dead(path: &Path) -> Result<()> {
+        let lock_path = path.join(Self::LOCK_NAME);
+        let dead = match File::open(&lock_path) {
+            Ok(lock) => {
+                let free = try_lock(&lock, LockMode::Exclusive).at(&lock_path)?;
+                (free && is_at(&lock, &lock_path)).then_some(Some(lock))
+            }
+            Err(_) => std::fs::metadata(path)
+                .and_then(|meta| meta.modified())
+                .is_ok_and(|time| time.elapsed().unwrap_or_default() > Self::YOUNG)
+                .then_some(None),
+        };
+        if let Some(_held) = dead {
+            drop(std::fs::remove_dir_all(path));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is one that [`OwnedDir::beside`] gives for a file of name `target`.
+fn is_beside(name: &OsStr, target: &OsStr) -> bool {
+    let own = name.as_bytes().strip_prefix(target.as_bytes());
+    let own = own.and_then(|own| own.strip_prefix(b".")?.strip_suffix(BESIDE.as_bytes()));
+    let Some((process, number)) = own
+        .and_then(|own| std::str::from_utf8(own).ok())
+        .and_then(|own| own.split_once('.'))
+    else {
+        return false;
+    };
+    process.parse::<u32>().is_ok() && number.parse::<u64>().is_ok()
 }
 
 /// Whether an open file is still the one at a path.
@@ -223,6 +273,27 @@ mod tests {
             }
         });
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_dead_processes_left_beside_a_file_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("x");
+        let own = OwnedDir::beside(&target).unwrap();
+        std::fs::write(own.path().join("file"), "mine").unwrap();
+        let names = ["x.4000000.0.tmp", "x.y.4000000.0.tmp", "x.4.old.tmp", "x.4"];
+        for name in names {
+            let left = dir.path().join(name);
+            std::fs::create_dir(&left).unwrap();
+            std::fs::write(left.join("lock"), "").unwrap();
+        }
+        let other = OwnedDir::beside(&target).unwrap();
+        let there = names.map(|name| dir.path().join(name).exists());
+        assert_eq!(there, [false, true, true, true]);
+        assert!(own.path().join("file").exists());
+        let paths = [own.path().to_owned(), other.path().to_owned()];
+        drop((own, other));
+        assert!(paths.iter().all(|path| !path.exists()));
     }
 
     #[test]

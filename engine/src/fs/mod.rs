@@ -17,6 +17,12 @@ pub use storage::{DiskStorage, Storage, StorageFile};
 
 use crate::error::{IoResultExt, Result};
 
+/// The directory that a file is in.
+pub(crate) fn dir_of(path: &Path) -> &Path {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    dir.unwrap_or(Path::new("."))
+}
+
 /// Replaces a small file atomically and durably: temporary name, fsync, rename, directory fsync.
 pub(crate) fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path

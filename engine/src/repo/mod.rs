@@ -14,7 +14,7 @@ mod payloads;
 mod resolve;
 pub(crate) mod restore;
 pub(crate) mod split;
-mod state;
+pub(crate) mod state;
 pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};

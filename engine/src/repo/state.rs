@@ -9,11 +9,12 @@ use super::Repository;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::replace_file;
 use crate::id::ObjectId;
+use crate::object::Metadata;
 
 const DETACHED: &str = "commitmeta";
 const PARTIAL: &str = "commitpartial";
 /// Larger detached metadata is refused, as OSTree does.
-const MAX_DETACHED: u64 = 128 << 20;
+pub(crate) const MAX_DETACHED: u64 = 128 << 20;
 
 impl Repository {
     fn state_dir(&self) -> PathBuf {
@@ -41,6 +42,21 @@ impl Repository {
             return Err(Error::Corrupt { path, detail });
         }
         std::fs::read(&path).map(Some).at(&path)
+    }
+
+    /// The same, seen to be the dictionary that others take it for.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is none.
+    pub(crate) fn sound_detached_metadata(&self, commit: &ObjectId) -> Result<Option<Vec<u8>>> {
+        let bytes = self.detached_metadata(commit)?;
+        if let Some(Err(error)) = bytes.as_deref().map(Metadata::parse) {
+            return Err(Error::Corrupt {
+                path: self.state_path(commit, DETACHED),
+                detail: error.to_string(),
+            });
+        }
+        Ok(bytes)
     }
 
     /// Replaces the detached metadata of a commit; `None` removes it.

@@ -221,6 +221,13 @@ fn cut_deltas(seeds: u64) -> u64 {
     let full = open(&full);
     let (from, wanted) = (scene.commits[1].0, list_dir(&scene.tree));
     let (to, ..) = commit_dir(&full, "os", &scene.tree).unwrap();
+    full.set_detached_metadata(&to, Some(b"")).unwrap();
+    let assert_signed = |repo: &Repository| {
+        assert_eq!(
+            repo.detached_metadata(&to).unwrap().as_deref(),
+            Some(&b""[..])
+        );
+    };
     let name = DeltaName {
         from: Some(from),
         to,
@@ -240,8 +247,12 @@ fn cut_deltas(seeds: u64) -> u64 {
             }
             let now = repo.resolve_rev("os").unwrap();
             assert!(now == to || (now == from && acknowledged.is_none()));
+            if repo.commit(&to).is_ok() {
+                assert_signed(&repo);
+            }
             grove_engine::ops::delta::apply(&repo, &file, &options, &Silent).unwrap();
             assert_eq!(repo.resolve_rev("os").unwrap(), to);
+            assert_signed(&repo);
             assert_holds(&repo, &to, &wanted);
             assert_sound(&repo);
         },

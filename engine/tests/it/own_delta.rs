@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use grove_engine::monitor::{Monitor, Phase};
-use grove_engine::object::{Commit, FileHeader, Metadata, Xattrs};
+use grove_engine::object::{Commit, FileHeader, Metadata, Variant, Xattrs};
 use grove_engine::ops::delta::{
     ApplyOptions, ApplyReport, CreateOptions, DeltaInfo, apply, create, show, verify,
 };
 use grove_engine::ops::source::{SourceOptions, add_dir};
-use grove_engine::ops::static_delta::DeltaName;
+use grove_engine::ops::static_delta::{
+    DeltaAt, DeltaName, GenerateOptions, apply_offline, generate,
+};
 use grove_engine::ops::{Level, fsck};
 use grove_engine::tree::MutableTree;
 use grove_engine::{Body, Error, NewFile, ObjectId, Repository, Result, Silent};
@@ -347,6 +349,53 @@ fn large_files_are_sent_in_segments_and_found_where_they_moved_to() {
     scene.assert_has_new(&client);
 }
 
+#[test]
+fn signatures_go_along_and_those_that_are_there_stay() {
+    let scene = Scene::new(make_trees);
+    let mut signed = Metadata::default();
+    signed.push("signed", Variant::string("yes"));
+    let signed = signed.to_bytes();
+    let mut deltas = Vec::new();
+    for (file, detached) in [
+        ("yes", Some(&signed[..])),
+        ("void", Some(&[][..])),
+        ("no", None),
+    ] {
+        let set = scene.repo.set_detached_metadata(&scene.new, detached);
+        set.unwrap();
+        let (path, info) = scene.delta(file);
+        assert_eq!(show(&path).unwrap(), info);
+        let client = scene.client(&format!("client of {file}"));
+        let stored = || client.detached_metadata(&scene.new).unwrap();
+        verify(&client, &path, &Silent).unwrap();
+        assert_eq!(stored(), None);
+        apply_to(&client, &path).unwrap();
+        assert_eq!(stored().as_deref(), detached);
+        deltas.push((path, client));
+    }
+    // A commit that is there is left as it is.
+    let (_, client) = &deltas[0];
+    assert!(apply_to(client, &deltas[1].0).unwrap().was_there);
+    let kept = client.detached_metadata(&scene.new).unwrap();
+    assert_eq!(kept.as_deref(), Some(&signed[..]));
+    // What is no dictionary is told of before anything is written.
+    let set = scene.repo.set_detached_metadata(&scene.new, Some(b"x"));
+    set.unwrap();
+    let name = DeltaName {
+        from: Some(scene.old),
+        to: scene.new,
+    };
+    let bad = scene.path("bad");
+    let refused = create(&scene.repo, name, &bad, &CreateOptions::default(), &Silent);
+    match refused {
+        Err(Error::Corrupt { path, .. }) => {
+            assert!(path.ends_with(format!("state/{}.commitmeta", scene.new)))
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!bad.exists());
+}
+
 /// Asks to stop after some progress.
 #[derive(Debug)]
 struct Impatient(AtomicU64);
@@ -390,5 +439,41 @@ fn interrupted_runs_leave_nothing_and_can_be_repeated() {
         .collect();
     assert_eq!(left, [""; 0]);
     apply_to(&client, &path).unwrap();
+    scene.assert_has_new(&client);
+}
+
+#[test]
+fn what_a_killed_run_left_beside_a_delta_goes_with_the_next_one() {
+    let scene = Scene::new(make_trees);
+    let left = scene.path("update.delta.4000000.0.tmp");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("lock"), "").unwrap();
+    fs::write(left.join("delta"), "half of it").unwrap();
+    fs::write(scene.path("update.delta"), "of yesterday").unwrap();
+    let (path, info) = scene.delta("update.delta");
+    assert!(!left.exists());
+    assert_eq!(show(&path).unwrap(), info);
+    // Nor does a static delta write over its old files until it is complete.
+    let output = scene.path("static/superblock");
+    write(scene.dir.path(), "static/superblock", b"of yesterday");
+    let mut options = GenerateOptions::default();
+    options.output = Some(output.clone());
+    let name = DeltaName {
+        from: Some(scene.old),
+        to: scene.new,
+    };
+    for patience in [0, 1, 3] {
+        let monitor = Impatient(AtomicU64::new(patience));
+        let stopped = generate(&scene.repo, name, &options, &monitor);
+        assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+        assert_eq!(fs::read(&output).unwrap(), b"of yesterday");
+        assert_eq!(fs::read_dir(scene.path("static")).unwrap().count(), 1);
+    }
+    let made = generate(&scene.repo, name, &options, &Silent).unwrap();
+    let files = fs::read_dir(scene.path("static")).unwrap().count() as u64;
+    assert_eq!(files, made.parts + 1);
+    let at = DeltaAt::Path(&output);
+    let client = scene.client("client");
+    apply_offline(&client, &at, &Silent).unwrap();
     scene.assert_has_new(&client);
 }

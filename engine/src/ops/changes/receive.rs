@@ -1,20 +1,21 @@
 //! New objects on the side that receives them: gathered, then written below the commit.
 //!
 //! Writing goes bottom-up, and what nobody brought must be in the repository: a commit that comes
-//! out of here is whole.
+//! out of here is whole, and has the detached metadata that came with it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::{Contents, Object};
+use super::{Contents, Fault, Object};
 use crate::Body;
 use crate::NewFile;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::{ObjectId, ObjectKind};
-use crate::object::{Commit, DecodeError, DirMeta, Dirtree};
+use crate::object::{Commit, DecodeError, DirMeta, Dirtree, Metadata};
 use crate::refs::RefUpdate;
+use crate::repo::state::MAX_DETACHED;
 use crate::repo::{Repository, Transaction};
 use crate::tree::{FileEntry, check_depth};
 
@@ -27,6 +28,8 @@ const BATCH_FILES: usize = 4096;
 #[derive(Debug)]
 pub(in crate::ops) struct NewTree {
     pub(in crate::ops) commit: Commit,
+    /// Its detached metadata, if any came.
+    detached: Option<Vec<u8>>,
     metadata: HashMap<Object, Vec<u8>>,
 }
 
@@ -45,8 +48,38 @@ impl NewTree {
     pub(in crate::ops) fn new(commit: &[u8]) -> Result<Self, DecodeError> {
         Ok(Self {
             commit: Commit::parse(commit)?,
+            detached: None,
             metadata: HashMap::new(),
         })
+    }
+
+    /// Takes the detached metadata of the commit. No name vouches for it: it has the form and the size
+    /// that repositories have it in, and that is all that is known.
+    pub(in crate::ops) fn set_detached(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        if bytes.len() as u64 > MAX_DETACHED {
+            return Err(Fault::invalid("its detached metadata is larger than any"));
+        }
+        Metadata::parse(bytes)
+            .map_err(|error| Fault::invalid(format!("its detached metadata: {error}")))?;
+        self.detached = Some(bytes.to_vec());
+        Ok(())
+    }
+
+    /// Stores the detached metadata that came. What the repository has of a commit that was there stays:
+    /// it may be of later.
+    pub(in crate::ops) fn store_detached(
+        &self,
+        repo: &Repository,
+        commit: &ObjectId,
+    ) -> Result<()> {
+        let Some(bytes) = &self.detached else {
+            return Ok(());
+        };
+        let there = repo.contains(ObjectKind::Commit, commit)?;
+        if there && repo.detached_metadata(commit)?.is_some() {
+            return Ok(());
+        }
+        repo.set_detached_metadata(commit, Some(bytes))
     }
 
     /// Metadata objects that came.
@@ -78,6 +111,34 @@ impl NewTree {
                 .map(Arc::new)
                 .map_err(malformed(object))
         })
+    }
+
+    /// Sees that the commit has nothing but what came and what is known; `came` says which files did.
+    pub(in crate::ops) fn check_whole(
+        &self,
+        came: impl Fn(&ObjectId) -> bool,
+        known: impl Fn(&Object) -> bool,
+    ) -> Result<(), Fault> {
+        let lacks = |kind, id| Fault::invalid(format!("it lacks {kind} object {id} of its commit"));
+        let contents = self.contents(known).map_err(|error| match error {
+            Error::MissingObject { kind, id } => lacks(kind, id),
+            other => Fault::of_tree(other),
+        })?;
+        for object in contents.objects() {
+            let (kind, id) = object;
+            let bytes = self.metadata.get(&object);
+            match (kind, bytes) {
+                (ObjectKind::File, _) if came(&id) => {}
+                (ObjectKind::Dirmeta, Some(bytes)) => {
+                    let parsed = DirMeta::parse(bytes).map_err(malformed(object));
+                    parsed.map_err(Fault::of_tree)?;
+                }
+                // It was read to find what it lists.
+                (ObjectKind::Dirtree, Some(_)) => {}
+                _ => return Err(lacks(kind, id)),
+            }
+        }
+        Ok(())
     }
 
     /// One path of each file that the directories list which came so far.
@@ -268,6 +329,8 @@ impl<'r> Receiver<'r> {
     ) -> Result<u64> {
         tree.visit(repo, &mut self)?;
         let commit = self.txn.put_commit(&tree.commit)?;
+        // Before the commit can be seen: nobody shall find it without its signatures.
+        tree.store_detached(repo, &commit)?;
         let stored = self.txn.publish(refs)?.stored_bytes;
         // It may have been here in part.
         repo.set_partial(&commit, false)?;

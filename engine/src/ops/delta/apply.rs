@@ -117,7 +117,7 @@ fn make(
     sink: &mut dyn Sink,
     monitor: &dyn Monitor,
 ) -> Result<NewTree> {
-    let base = Base::load(repo, delta.from.as_ref())?;
+    let base = Base::load(repo, delta.from.as_ref(), &delta.path)?;
     let number = delta.only(Kind::Tree);
     let tree = unpack_tree(&delta.read(number)?, &delta.to, &base);
     let tree = tree.map_err(|fault| delta.fault(number, fault))?;
@@ -188,7 +188,16 @@ pub struct VerifyReport {
 /// # Errors
 /// As [`apply`].
 pub fn verify(repo: &Repository, path: &Path, monitor: &dyn Monitor) -> Result<VerifyReport> {
-    let delta = DeltaFile::open(path)?;
+    verify_file(repo, &DeltaFile::open(path)?, monitor)
+}
+
+/// The same of a delta that is open.
+pub(super) fn verify_file(
+    repo: &Repository,
+    delta: &DeltaFile,
+    monitor: &dyn Monitor,
+) -> Result<VerifyReport> {
+    let path = &delta.path;
     repo.store().refresh()?;
     if let Some(from) = delta.from {
         check_base(repo, from, path)?;
@@ -196,8 +205,9 @@ pub fn verify(repo: &Repository, path: &Path, monitor: &dyn Monitor) -> Result<V
     let leased: Vec<ObjectId> = delta.from.into_iter().collect();
     let _lease = repo.lease(&leased)?;
     delta.check(monitor)?;
-    let mut checker = Checker::default();
-    let tree = make(repo, &delta, &mut checker, monitor)?;
+    let files = HashSet::new();
+    let mut checker = Checker { path, files };
+    let tree = make(repo, delta, &mut checker, monitor)?;
     tree.visit(repo, &mut checker)
         .map_err(|error| Fault::of_tree(error).of(path))?;
     Ok(VerifyReport {
@@ -209,20 +219,22 @@ pub fn verify(repo: &Repository, path: &Path, monitor: &dyn Monitor) -> Result<V
 }
 
 /// Compares files with their names, and keeps nothing.
-#[derive(Debug, Default)]
-struct Checker {
+#[derive(Debug)]
+struct Checker<'a> {
+    /// The delta.
+    path: &'a Path,
     files: HashSet<ObjectId>,
 }
 
-impl Sink for Checker {
+impl Sink for Checker<'_> {
     fn file(&mut self, file: &FileRow, body: Body) -> Result<(), Fault> {
         let header = &file.header;
         let same = match &body {
             Body::File(path, _) => header
                 .is_named(&file.id, File::open(path).at(path)?)
                 .at(path)?,
-            Body::Bytes(bytes) => header.is_named(&file.id, &bytes[..]).at("delta")?,
-            _ => header.is_named(&file.id, &[][..]).at("delta")?,
+            Body::Bytes(bytes) => header.is_named(&file.id, &bytes[..]).at(self.path)?,
+            _ => header.is_named(&file.id, &[][..]).at(self.path)?,
         };
         if !same {
             return Err(Fault::other_object(ObjectKind::File, &file.id));
@@ -232,7 +244,7 @@ impl Sink for Checker {
     }
 }
 
-impl Visitor for Checker {
+impl Visitor for Checker<'_> {
     fn dirmeta(&mut self, _: &DirMeta) -> Result<()> {
         Ok(())
     }

@@ -4,11 +4,12 @@
 //! that a delta names them in a byte or two.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::limits::{MAX_PREFIX, MAX_SOURCES_BYTES};
 use super::streams::Cursors;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind, PayloadId};
 use crate::ops::changes::{Contents, Fault, Object, put_number};
 use crate::pack::recipe::Piece;
@@ -101,6 +102,8 @@ enum Plain {
 #[derive(Debug)]
 pub(super) struct Base<'r> {
     repo: &'r Repository,
+    /// The delta, which errors are about.
+    delta: PathBuf,
     pub(super) contents: Contents,
     known: HashSet<Object>,
     payloads: Vec<Piece>,
@@ -110,7 +113,11 @@ pub(super) struct Base<'r> {
 }
 
 impl<'r> Base<'r> {
-    pub(super) fn load(repo: &'r Repository, from: Option<&ObjectId>) -> Result<Self> {
+    pub(super) fn load(
+        repo: &'r Repository,
+        from: Option<&ObjectId>,
+        delta: &Path,
+    ) -> Result<Self> {
         let contents = match from {
             Some(from) => Contents::of(repo, from, |_| false)?,
             None => Contents::default(),
@@ -118,6 +125,7 @@ impl<'r> Base<'r> {
         let ids: Vec<ObjectId> = contents.unique_files().iter().map(|file| file.1).collect();
         let mut base = Self {
             repo,
+            delta: delta.to_owned(),
             known: contents.objects().collect(),
             contents,
             payloads: Vec::new(),
@@ -134,6 +142,16 @@ impl<'r> Base<'r> {
             }
         }
         Ok(base)
+    }
+
+    /// The file of the delta.
+    pub(super) fn delta(&self) -> &Path {
+        &self.delta
+    }
+
+    /// The error of using the base commit while the delta is made.
+    pub(super) fn fault(&self, fault: Fault) -> Error {
+        fault.of(&self.delta)
     }
 
     /// Whether the base commit has an object.

@@ -13,7 +13,7 @@ use super::content::{self, Group};
 use super::encode::Encoder;
 use super::file::{DeltaWriter, Kind};
 use crate::anchors::AnchorBuilder;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt, Result};
 use crate::id::PayloadId;
 use crate::monitor::{Monitor, Phase};
 use crate::pack::recipe::Piece;
@@ -215,7 +215,7 @@ impl<'a, 's> Builder<'a, 's> {
 
     /// Cuts a content, and finds which part of its source each segment came from.
     fn segments(&self, input: Input<'_>, source: Option<Source>) -> Result<Vec<Segment>> {
-        let of_base = super::encode::of_base;
+        let of_base = |fault| self.base.fault(fault);
         let mut anchors = None;
         if let Some(source) = source {
             let (first, size) = self.base.range_of(&source).map_err(of_base)?;
@@ -261,12 +261,12 @@ impl<'a, 's> Builder<'a, 's> {
 
     fn seal(&mut self) -> Result<()> {
         let full = std::mem::take(&mut self.full);
-        let (level, monitor) = (self.level, self.monitor);
+        let (base, level, monitor) = (self.base, self.level, self.monitor);
         let packed: Vec<Vec<u8>> = full
             .into_par_iter()
             .map(|group| match monitor.is_cancelled() {
                 true => Err(Error::Cancelled),
-                false => group.pack(&[], level),
+                false => group.pack(&[], level).at(base.delta()),
             })
             .collect::<Result<_>>()?;
         let mut sections = packed.iter();

@@ -9,12 +9,12 @@ use super::DeltaCounts;
 use super::base::{Base, Origin, Source};
 use super::builder::{Builder, Input, MAX_SOURCE, SEGMENT};
 use super::content::Group;
-use super::encode::{Encoder, estimate, of_base};
+use super::encode::{Encoder, estimate};
 use super::file::{DeltaWriter, Kind};
 use super::packed::{Apart, OldMembers, is_apart, plain_source, take_apart};
 use super::show::DeltaInfo;
 use super::tree::{ContentOf, pack_files, pack_tree};
-use crate::error::Result;
+use crate::error::{IoResultExt, Result};
 use crate::id::{ObjectId, PayloadId};
 use crate::monitor::{Monitor, Phase};
 use crate::ops::changes::{
@@ -60,7 +60,7 @@ pub fn create(
     let mut writer = DeltaWriter::create(repo.storage(), output, commits)?;
     let counts = fill(repo, &name, options.level, &mut writer, monitor)?;
     writer.seal(&counts)?;
-    super::apply::verify(repo, writer.path(), monitor)?;
+    super::apply::verify_file(repo, &writer.reopen()?, monitor)?;
     writer.keep()?;
     super::show::show(output)
 }
@@ -74,7 +74,7 @@ fn fill(
     monitor: &dyn Monitor,
 ) -> Result<DeltaCounts> {
     monitor.begin(Phase::Scan, None);
-    let base = Base::load(repo, name.from.as_ref())?;
+    let base = Base::load(repo, name.from.as_ref(), writer.target())?;
     let plan = Plan::make(repo, &base, &name.to)?;
     monitor.end(Phase::Scan);
     let total = plan.contents.iter().map(|new| new.file.size).sum();
@@ -94,7 +94,7 @@ fn fill(
     let (mut counts, kept) = builder.finish()?;
     monitor.end(Phase::Delta);
     let headers = plan.files.iter().map(|new| &new.file.header);
-    let files = pack_files(headers.zip(rows), kept.into_iter(), level)?;
+    let files = pack_files(headers.zip(rows), kept.into_iter(), level).at(base.delta())?;
     writer.add(Kind::Files, &files)?;
     let tree = pack_tree(repo, &name.to, &plan.metadata, (&base, level))?;
     writer.add(Kind::Tree, &tree)?;
@@ -362,13 +362,14 @@ fn unpack(
     };
     let source = plain_source(base, new)?;
     let source_size = source.map_or(Ok(0), |source| base.len_of(&source));
-    if apart.plain.len() as u64 > SEGMENT || source_size.map_err(of_base)? > MAX_SOURCE {
+    if apart.plain.len() as u64 > SEGMENT || source_size.map_err(|f| base.fault(f))? > MAX_SOURCE {
         return Ok(Unpacked::Large(apart));
     }
     let encoded = encoder.encode(&apart.plain, source.as_slice())?;
     if source.is_none() && !is_large(new) {
         let direct = direct(encoder)?;
-        if estimate(&direct)? <= estimate(&encoded)? + apart.recipe.len() {
+        let cost = |group: &Group| estimate(group).at(base.delta());
+        if cost(&direct)? <= cost(&encoded)? + apart.recipe.len() {
             return Ok(Unpacked::Encoded(direct));
         }
     }

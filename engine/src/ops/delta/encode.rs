@@ -4,14 +4,14 @@
 //! What is smallest wins. Streams of many contents are compressed together, so that what one takes
 //! is estimated; a frame takes what it takes.
 
-use std::path::Path;
+use std::io;
 
 use super::base::{Base, Source};
 use super::content::{self, Group};
 use crate::bsdiff::Aligner;
 use crate::compress::{Codec, compress, compress_far, compress_with_prefix};
 use crate::error::{IoResultExt, Result};
-use crate::ops::changes::{Fault, share_features};
+use crate::ops::changes::share_features;
 
 /// Level of the compression that sizes are estimated with.
 const LEVEL: i32 = 9;
@@ -48,18 +48,20 @@ impl<'a> Encoder<'a> {
         if sources.is_empty() {
             return Ok(content::whole(bytes));
         }
-        let old = self.base.read_sources(sources).map_err(of_base)?;
-        if bytes.len() > SKETCHED_MIN && is_dense(bytes)? && !share_features(bytes, &old) {
+        let (base, delta) = (self.base, self.base.delta());
+        let old = base.read_sources(sources).map_err(|f| base.fault(f))?;
+        let dense = || is_dense(bytes).at(delta);
+        if bytes.len() > SKETCHED_MIN && dense()? && !share_features(bytes, &old) {
             return Ok(content::whole(bytes));
         }
         let stretches = self.aligner.align(&old, bytes);
         let patch = content::patch(sources, &old, bytes, &stretches);
-        let cost = estimate(&patch)?;
+        let cost = estimate(&patch).at(delta)?;
         if cost * SURE < bytes.len() {
             return Ok(patch);
         }
         let whole = content::whole(bytes);
-        let whole_cost = estimate(&whole)?;
+        let whole_cost = estimate(&whole).at(delta)?;
         let (best, cost) = match whole_cost <= cost {
             true => (whole, whole_cost),
             false => (patch, cost),
@@ -78,34 +80,30 @@ impl<'a> Encoder<'a> {
         if bytes.len() < FRAME_MIN {
             return Ok(None);
         }
-        let quick = compress_with_prefix(bytes, old, QUICK).at("delta")?.len();
+        let delta = self.base.delta();
+        let quick = compress_with_prefix(bytes, old, QUICK).at(delta)?.len();
         // High levels save about a fifth.
         if quick / 4 * 3 >= cost {
             return Ok(None);
         }
-        let frame = compress_far(bytes, old, self.level).at("delta")?;
+        let frame = compress_far(bytes, old, self.level).at(delta)?;
         let pays = frame.len() + HEAD_COST < cost;
         Ok(pays.then(|| content::frame(bytes.len() as u64, sources, &frame)))
     }
 }
 
 /// What streams take, about, when they are compressed along with others.
-pub(super) fn estimate(group: &Group) -> Result<usize> {
+pub(super) fn estimate(group: &Group) -> io::Result<usize> {
     let mut cost = 0;
     for stream in group.0.iter().filter(|stream| !stream.is_empty()) {
-        cost += compress(stream, LEVEL).at("delta")?.1.len();
+        cost += compress(stream, LEVEL)?.1.len();
     }
     // The level of the delta is higher, and neighbours help.
     Ok(cost - cost / 16)
 }
 
 /// Whether compression gains nothing.
-fn is_dense(bytes: &[u8]) -> Result<bool> {
-    let (codec, _) = compress(bytes, 1).at("delta")?;
+fn is_dense(bytes: &[u8]) -> io::Result<bool> {
+    let (codec, _) = compress(bytes, 1)?;
     Ok(codec == Codec::Raw)
-}
-
-/// The error of reading the base commit while a delta is made.
-pub(super) fn of_base(fault: Fault) -> crate::Error {
-    fault.of(Path::new("delta"))
 }

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::DeltaCounts;
 use crate::error::{Error, IoResultExt, Result};
-use crate::fs::{Storage, StorageFile, open_regular};
+use crate::fs::lock::OwnedDir;
+use crate::fs::{Storage, StorageFile, dir_of, open_regular};
 use crate::id::ObjectId;
 use crate::monitor::{Monitor, Phase};
 use crate::ops::changes::Fault;
@@ -113,7 +114,8 @@ pub(super) struct DeltaWriter<'s> {
     head: Vec<u8>,
     sections: Vec<Section>,
     offset: u64,
-    kept: bool,
+    /// The directory of the temporary file.
+    _staging: OwnedDir,
 }
 
 impl<'s> DeltaWriter<'s> {
@@ -122,14 +124,11 @@ impl<'s> DeltaWriter<'s> {
         target: &Path,
         (from, to): (Option<&ObjectId>, &ObjectId),
     ) -> Result<Self> {
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = PathBuf::from(name);
         if target.is_dir() {
             return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)).at(target);
         }
-        // What a killed process left, or a link that somebody has put there.
-        drop(storage.remove_file(&temporary));
+        let staging = OwnedDir::beside(target)?;
+        let temporary = staging.path().join("delta");
         let mut file = storage.create(&temporary).at(&temporary)?;
         let head = head(from, to);
         file.write_all(&head).at(&temporary)?;
@@ -141,13 +140,22 @@ impl<'s> DeltaWriter<'s> {
             offset: head.len() as u64,
             head,
             sections: Vec::new(),
-            kept: false,
+            _staging: staging,
         })
     }
 
-    /// Where the delta is until it is kept.
-    pub(super) fn path(&self) -> &Path {
-        &self.temporary
+    /// Where the delta will be.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// What was written, by the name that it will have.
+    pub(super) fn reopen(&self) -> Result<DeltaFile> {
+        let written = DeltaFile::open(&self.temporary)?;
+        Ok(DeltaFile {
+            path: self.target.clone(),
+            ..written
+        })
     }
 
     /// Appends a section.
@@ -178,21 +186,11 @@ impl<'s> DeltaWriter<'s> {
     }
 
     /// Moves the file to its place.
-    pub(super) fn keep(mut self) -> Result<()> {
+    pub(super) fn keep(self) -> Result<()> {
         let (from, to) = (&self.temporary, &self.target);
         self.storage.rename(from, to).at(to)?;
-        self.kept = true;
-        let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let dir = dir.unwrap_or(Path::new("."));
+        let dir = dir_of(to);
         self.storage.sync_dir(dir).at(dir)
-    }
-}
-
-impl Drop for DeltaWriter<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            drop(self.storage.remove_file(&self.temporary));
-        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::base::{Base, Origin, Source};
-use super::encode::of_base;
 use crate::error::Result;
 use crate::id::PayloadId;
 use crate::ops::changes::NewFile;
@@ -74,7 +73,7 @@ pub(super) struct OldMembers {
 impl OldMembers {
     /// Those of an archive; none if it is none.
     pub(super) fn load(base: &Base<'_>, archive: Source) -> Result<Self> {
-        let bytes = base.read_sources(&[archive]).map_err(of_base)?;
+        let bytes = base.read_sources(&[archive]).map_err(|f| base.fault(f))?;
         let cuts = members(&bytes).unwrap_or_default();
         let named = cuts.into_par_iter().filter_map(|cut| {
             let id = PayloadId::of(&bytes[cut.range.clone()]);

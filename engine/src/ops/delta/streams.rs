@@ -3,10 +3,11 @@
 //! A section is some streams in a fixed order. Each is compressed by itself, with a window that
 //! reaches back over all of it.
 
+use std::io;
+
 use rayon::prelude::*;
 
 use crate::compress::{compress_far, decompress_with_prefix};
-use crate::error::{IoResultExt, Result};
 use crate::ops::changes::{Fault, put_number, put_signed, take_number};
 use crate::pack::le32;
 
@@ -58,21 +59,21 @@ impl<const N: usize> Streams<N> {
     }
 
     /// The section that holds them. `prefix` is what the last one resembles.
-    pub(super) fn pack(&self, prefix: &[u8], level: i32) -> Result<Vec<u8>> {
+    pub(super) fn pack(&self, prefix: &[u8], level: i32) -> io::Result<Vec<u8>> {
         let packed: Vec<(u32, Vec<u8>)> = self
             .0
             .par_iter()
             .enumerate()
             .map(|(n, stream)| {
                 let prefix = if n + 1 == N { prefix } else { &[] };
-                let packed = compress_far(stream, prefix, level).at("delta")?;
+                let packed = compress_far(stream, prefix, level)?;
                 Ok(match (packed.len() < stream.len(), prefix.is_empty()) {
                     (false, _) => (RAW, stream.clone()),
                     (true, true) => (ZSTD, packed),
                     (true, false) => (ZSTD_PREFIX, packed),
                 })
             })
-            .collect::<Result<_>>()?;
+            .collect::<io::Result<_>>()?;
         let mut out = Vec::new();
         for ((codec, packed), stream) in packed.iter().zip(&self.0) {
             for number in [*codec, stream.len() as u32, packed.len() as u32] {

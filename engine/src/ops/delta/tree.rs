@@ -4,17 +4,18 @@
 //! the order in which a walk of the new listings meets them.
 
 use std::collections::HashSet;
+use std::io;
 
 use super::base::Base;
 use super::limits::{MAX_KEPT, MAX_METADATA, MAX_TREE_RAW};
 use super::streams::{Cursors, Streams};
-use crate::error::Result;
+use crate::error::{IoResultExt, Result};
 use crate::id::{ObjectId, ObjectKind};
 use crate::object::FileHeader;
 use crate::ops::changes::{Fault, NewTree, Object};
 use crate::repo::Repository;
 
-/// Streams of the tree: kinds and lengths, then the objects.
+/// Streams of the tree: kinds and lengths, then the objects, the detached metadata among them.
 const TREE_HEADS: usize = 0;
 const TREE_OBJECTS: usize = 1;
 type TreeStreams = Streams<2>;
@@ -26,7 +27,7 @@ const CONTENTS: usize = 2;
 const KEPT: usize = 3;
 type FileStreams = Streams<4>;
 
-/// The section with the commit and its new metadata.
+/// The section with the commit, its detached metadata and its new objects.
 pub(super) fn pack_tree(
     repo: &Repository,
     commit: &ObjectId,
@@ -34,16 +35,20 @@ pub(super) fn pack_tree(
     (base, level): (&Base<'_>, i32),
 ) -> Result<Vec<u8>> {
     let mut streams = TreeStreams::default();
+    let detached = repo.sound_detached_metadata(commit)?;
     let commit = repo.object_bytes(ObjectKind::Commit, commit)?;
+    let detached_word = detached.as_ref().map_or(0, |bytes| 1 + bytes.len() as u64);
     streams.number(TREE_HEADS, commit.len() as u64);
+    streams.number(TREE_HEADS, detached_word);
     streams.bytes(TREE_OBJECTS, &commit);
+    streams.bytes(TREE_OBJECTS, &detached.unwrap_or_default());
     for (kind, id) in metadata {
         let bytes = repo.object_bytes(*kind, id)?;
         let is_meta = u64::from(*kind == ObjectKind::Dirmeta);
         streams.number(TREE_HEADS, (bytes.len() as u64) << 1 | is_meta);
         streams.bytes(TREE_OBJECTS, &bytes);
     }
-    streams.pack(&base.prefix()?, level)
+    streams.pack(&base.prefix()?, level).at(base.delta())
 }
 
 /// The commit and its new metadata.
@@ -55,11 +60,15 @@ pub(super) fn unpack_tree(
     let streams = TreeStreams::unpack(section, &base.prefix()?, MAX_TREE_RAW)?;
     let mut cursors = Cursors::new(&streams);
     let len = cursors.number(TREE_HEADS)?;
+    let detached_word = cursors.number(TREE_HEADS)?;
     let bytes = cursors.bytes(TREE_OBJECTS, len)?;
     if ObjectId::of(bytes) != *commit {
         return Err(Fault::other_object(ObjectKind::Commit, commit));
     }
     let mut tree = NewTree::new(bytes)?;
+    if let Some(len) = detached_word.checked_sub(1) {
+        tree.set_detached(cursors.bytes(TREE_OBJECTS, len)?)?;
+    }
     while !cursors.is_empty(TREE_HEADS) {
         let word = cursors.number(TREE_HEADS)?;
         let kind = match word & 1 {
@@ -82,8 +91,11 @@ pub(super) fn unpack_tree(
 /// How many metadata objects a section holds, with the commit.
 pub(super) fn count_metadata(section: &[u8]) -> Result<u64, Fault> {
     let heads = TreeStreams::unpack_one(section, TREE_HEADS, MAX_TREE_RAW)?;
-    // Each number ends with the one byte of it that has no top bit.
-    Ok(heads.iter().filter(|byte| **byte < 0x80).count() as u64)
+    // Each number ends with the one byte of it that has no top bit; one is of what is no object.
+    let numbers = heads.iter().filter(|byte| **byte < 0x80).count() as u64;
+    numbers
+        .checked_sub(1)
+        .ok_or_else(|| Fault::invalid("it is cut short"))
 }
 
 /// Where the content of a file is.
@@ -112,7 +124,7 @@ pub(super) fn pack_files<'f>(
     files: impl Iterator<Item = (&'f FileHeader, ContentOf)>,
     kept: impl Iterator<Item = u64>,
     level: i32,
-) -> Result<Vec<u8>> {
+) -> io::Result<Vec<u8>> {
     let mut streams = FileStreams::default();
     for (header, content) in files {
         let bytes = header.to_bytes();

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::Fault;
+use super::check::Made;
 use super::files::{DeltaAt, Opened};
 use super::machine::{Sink, Sources, run};
 use super::name::DeltaName;
@@ -16,34 +17,35 @@ use super::part::{Body, open};
 use crate::Body as Content;
 use crate::NewFile;
 use crate::error::{Error, IoResultExt, Result};
+use crate::fs::check_room;
 use crate::fs::lock::OwnedDir;
-use crate::id::ObjectId;
+use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
 use crate::object::FileHeader;
-use crate::ops::changes::{NewTree, Object, Receiver};
+use crate::ops::changes::{Object, Receiver};
 use crate::repo::Repository;
 
 /// Files up to this size are held in memory.
 const IN_MEMORY_MAX: u64 = 32 << 20;
-/// Bytes of metadata that are held until the tree is written.
-const MAX_METADATA_BYTES: u64 = 4 << 30;
 
 /// What was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApplyReport {
     /// Which delta it was.
     pub name: DeltaName,
-    /// Metadata objects in the delta, with the commit.
+    /// Whether the repository had the commit already; nothing was made then.
+    pub was_there: bool,
+    /// Metadata objects that were made, with the commit.
     pub metadata: u64,
-    /// Files in the delta.
+    /// Files that were made.
     pub files: u64,
-    /// What files take when they are made.
+    /// What these files take.
     pub made_bytes: u64,
     /// By how much the repository grew.
     pub stored_bytes: u64,
 }
 
-/// Adds the commit that a delta leads to. No ref is set.
+/// Adds the commit that a delta leads to, unless it is there. No ref is set.
 ///
 /// # Errors
 /// [`Error::WrongBase`] if the repository lacks the commit that the delta begins at;
@@ -55,9 +57,21 @@ pub fn apply_offline(
     monitor: &dyn Monitor,
 ) -> Result<ApplyReport> {
     let opened = delta.open(repo)?;
-    repo.store().refresh()?;
-    opened.check_base(repo)?;
     let superblock = &opened.superblock;
+    let mut report = ApplyReport {
+        name: superblock.name,
+        was_there: false,
+        metadata: 0,
+        files: 0,
+        made_bytes: 0,
+        stored_bytes: 0,
+    };
+    repo.store().refresh()?;
+    let to = &superblock.name.to;
+    if repo.contains(ObjectKind::Commit, to)? && !repo.is_partial(to) {
+        report.was_there = true;
+        return Ok(report);
+    }
     if let Some(fallback) = superblock.fallbacks.first() {
         let (kind, id) = fallback.object;
         let count = superblock.fallbacks.len();
@@ -70,50 +84,46 @@ pub fn apply_offline(
         monitor.warn("the signatures of the delta are not verified");
     }
     let mut txn = repo.begin(monitor)?;
+    // Under the transaction's lock it cannot go any more.
+    opened.check_base(repo)?;
     if let Some(from) = &superblock.name.from {
         txn.set_parent(from)?;
     }
-    let tree =
-        NewTree::new(&superblock.commit).map_err(|error| Fault::from(error).of(&opened.path))?;
+    let tree = opened.tree().map_err(|fault| fault.of(&opened.path))?;
     monitor.begin(
         Phase::Delta,
         Some(superblock.parts.iter().map(|part| part.made_size).sum()),
     );
     let mut adder = Adder {
-        tree,
+        made: Made::new(tree),
         receiver: Receiver::new(txn),
         paths: None,
         open: None,
         spool: OwnedDir::create(&repo.path().join("staging"))?,
         spools: 0,
         made_bytes: 0,
-        metadata_bytes: 0,
     };
     adder.run(repo, &opened, monitor)?;
     monitor.end(Phase::Delta);
     let Adder {
-        tree,
+        made: Made { tree, .. },
         receiver,
         made_bytes,
         ..
     } = adder;
-    let files = receiver.files();
-    let stored_bytes = receiver
+    report.metadata = tree.len() as u64 + 1;
+    report.files = receiver.files();
+    report.made_bytes = made_bytes;
+    report.stored_bytes = receiver
         .finish(repo, &tree, &[])
         .map_err(|error| Fault::of_tree(error).of(&opened.path))?;
-    Ok(ApplyReport {
-        name: superblock.name,
-        metadata: tree.len() as u64 + 1,
-        files,
-        made_bytes,
-        stored_bytes,
-    })
+    Ok(report)
 }
 
 /// Puts the objects of a delta into a transaction.
 #[derive(Debug)]
 struct Adder<'r> {
-    tree: NewTree,
+    made: Made,
     receiver: Receiver<'r>,
     /// Where files will be in the tree, once a file comes: metadata is first in a delta. Files are
     /// stored next to their like.
@@ -123,7 +133,6 @@ struct Adder<'r> {
     spool: OwnedDir,
     spools: u64,
     made_bytes: u64,
-    metadata_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -146,7 +155,7 @@ impl Adder<'_> {
             let fault = |fault| opened.fault(number, fault);
             let bytes = open(&file).map_err(fault)?;
             let body = Body::parse(&bytes).map_err(|error| fault(error.into()))?;
-            run(body, head, &mut sources, self).map_err(fault)?;
+            run(body, head, &mut sources, self, monitor).map_err(fault)?;
             monitor.advance(Phase::Delta, head.made_size);
         }
         self.receiver
@@ -157,15 +166,7 @@ impl Adder<'_> {
 
 impl Sink for Adder<'_> {
     fn metadata(&mut self, object: &Object, bytes: &[u8]) -> Result<(), Fault> {
-        self.metadata_bytes += bytes.len() as u64;
-        if self.metadata_bytes > MAX_METADATA_BYTES {
-            return Err(Fault::invalid("it has more metadata than any tree"));
-        }
-        if self.tree.add(object, bytes) {
-            Ok(())
-        } else {
-            Err(Fault::other_object(object.0, &object.1))
-        }
+        self.made.add(object, bytes)
     }
 
     fn begin(&mut self, id: &ObjectId, header: FileHeader, size: u64) -> Result<(), Fault> {
@@ -173,6 +174,7 @@ impl Sink for Adder<'_> {
             .check()
             .map_err(|error| Fault::invalid(format!("file object {id}: {error}")))?;
         let spooled = if size > IN_MEMORY_MAX {
+            check_room(self.spool.path(), size)?;
             let path = self.spool.path().join(self.spools.to_string());
             self.spools += 1;
             let file = File::create(&path).at(&path)?;
@@ -216,7 +218,7 @@ impl Sink for Adder<'_> {
             return Ok(());
         };
         self.made_bytes += size;
-        let paths = self.paths.get_or_insert_with(|| self.tree.paths());
+        let paths = self.paths.get_or_insert_with(|| self.made.tree.paths());
         let hint = paths
             .get(&id)
             .map_or_else(Vec::new, |path| path.clone().into_bytes());

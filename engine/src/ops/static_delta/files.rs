@@ -1,35 +1,37 @@
-//! Deltas as files: where they lie, what they hold, whether they are sound.
+//! Deltas as files: where they lie, and what they hold.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use super::Fault;
 use super::name::DeltaName;
 use super::part::{Body, MAX_BODY, Op, open};
 use super::superblock::{PartHead, Superblock};
-use super::writer::check;
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
-use crate::fs::open_regular;
+use crate::fs::{dir_of, open_regular};
 use crate::id::ObjectId;
-use crate::monitor::{Monitor, Phase};
 use crate::object::gvariant::{Part, Tuple};
 use crate::object::{Metadata, Value};
-use crate::ops::changes::check_base;
+use crate::ops::changes::{NewTree, check_base};
 use crate::repo::Repository;
 
 /// First number of a superblock that is wrapped with its signatures.
 const SIGNED_MAGIC: u64 = 0x4f53_5453_474e_4454;
-const SUPERBLOCK: &str = "superblock";
+/// Name of the file that says what the others hold.
+pub(super) const SUPERBLOCK: &str = "superblock";
 /// No superblock is larger.
 const MAX_SUPERBLOCK: u64 = 2 << 30;
 
 /// Metadata key of a part that is in the superblock.
 pub(super) fn part_key(name: &DeltaName, number: usize) -> String {
     format!("{}/{number}", name.dir().display())
+}
+
+/// Metadata key of the detached metadata of the commit that a delta makes.
+pub(super) fn detached_key(name: &DeltaName) -> String {
+    format!("{}/commitmeta", name.dir().display())
 }
 
 /// A delta whose superblock was read.
@@ -80,6 +82,18 @@ impl Opened {
             signed,
             superblock,
         })
+    }
+
+    /// The commit that the delta makes, with its detached metadata.
+    pub(super) fn tree(&self) -> Result<NewTree, Fault> {
+        let superblock = &self.superblock;
+        let mut tree = NewTree::new(&superblock.commit)?;
+        let detached = superblock.metadata.get(&detached_key(&superblock.name));
+        // Clients pass over what is of another type.
+        if let Some(dictionary) = detached.filter(|variant| variant.signature() == "a{sv}") {
+            tree.set_detached(dictionary.bytes())?;
+        }
+        Ok(tree)
     }
 
     /// The file of a part, which is what the superblock says.
@@ -222,6 +236,21 @@ pub(super) fn install(repo: &Repository, dir: &Path, name: &DeltaName) -> Result
     Ok(())
 }
 
+/// Moves the files of a finished delta beside each other, the superblock to its place last: until then one
+/// that was there before stays, though its parts may be gone.
+pub(super) fn put_beside(repo: &Repository, dir: &Path, place: &Path, parts: u64) -> Result<()> {
+    let storage = repo.storage();
+    let target = dir_of(place);
+    for number in 0..parts {
+        let name = number.to_string();
+        let part = place.with_file_name(&name);
+        storage.rename(&dir.join(name), &part).at(&part)?;
+    }
+    storage.sync_dir(target).at(target)?;
+    storage.rename(&dir.join(SUPERBLOCK), place).at(place)?;
+    storage.sync_dir(target).at(target)
+}
+
 /// Deletes a delta.
 pub fn delete(repo: &Repository, name: &DeltaName) -> Result<()> {
     repo.check_writable()?;
@@ -356,56 +385,4 @@ impl DeltaAt<'_> {
             Self::Path(path) => Opened::at(path),
         }
     }
-}
-
-/// What [`verify`] saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VerifyReport {
-    /// Which delta it is.
-    pub name: DeltaName,
-    /// Parts that make what they shall.
-    pub parts: u64,
-    /// Objects that they make.
-    pub objects: u64,
-}
-
-/// Applies a delta without keeping anything, and compares each object with its name.
-///
-/// # Errors
-/// [`Error::WrongBase`] if the repository lacks the commit that it begins at, and
-/// [`Error::InvalidDelta`] if it is not sound.
-pub fn verify(
-    repo: &Repository,
-    delta: &DeltaAt<'_>,
-    monitor: &dyn Monitor,
-) -> Result<VerifyReport> {
-    let opened = delta.open(repo)?;
-    opened.check_base(repo)?;
-    let _lease = match opened.superblock.name.from {
-        Some(from) => Some(repo.lease(&[from])?),
-        None => None,
-    };
-    let parts = &opened.superblock.parts;
-    monitor.begin(
-        Phase::Verify,
-        Some(parts.iter().map(|part| part.made_size).sum()),
-    );
-    parts
-        .par_iter()
-        .enumerate()
-        .try_for_each(|(number, head)| {
-            if monitor.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let file = opened.part(number, head)?;
-            check(repo, head, &file).map_err(|fault| opened.fault(number, fault))?;
-            monitor.advance(Phase::Verify, head.made_size);
-            Ok(())
-        })?;
-    monitor.end(Phase::Verify);
-    Ok(VerifyReport {
-        name: opened.superblock.name,
-        parts: parts.len() as u64,
-        objects: parts.iter().map(|part| part.objects.len() as u64).sum(),
-    })
 }

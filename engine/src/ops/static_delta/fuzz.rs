@@ -9,6 +9,7 @@ use super::part::{Body, open, open_within};
 use super::superblock::{PartHead, Superblock, kind_of, type_of};
 use crate::error::Result;
 use crate::id::ObjectId;
+use crate::monitor::Silent;
 use crate::object::FileHeader;
 use crate::ops::changes::Object;
 use crate::repo::Repository;
@@ -56,7 +57,8 @@ pub(crate) fn try_part(repo: &Repository, data: &[u8]) {
         return;
     };
     let mut made = Made::default();
-    drop(run(body, &head, &mut Sources::new(repo), &mut made));
+    let mut sources = Sources::new(repo);
+    drop(run(body, &head, &mut sources, &mut made, &Silent));
     assert!(made.bytes <= made_size, "{} of {made_size}", made.bytes);
     assert!(made.objects <= head.objects.len());
 }

@@ -2,17 +2,19 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use rayon::prelude::*;
 
-use super::files::part_key;
+use super::Fault;
+use super::check::check_whole;
+use super::files::{SUPERBLOCK, detached_key, install, part_key, put_beside};
 use super::name::DeltaName;
 use super::part::Effort;
-use super::superblock::{Fallback, Superblock};
+use super::superblock::{Fallback, PartHead, Superblock};
 use super::writer::{PartsWriter, Target, write};
 use crate::error::{Error, IoResultExt, Result};
 use crate::fs::lock::OwnedDir;
@@ -20,8 +22,8 @@ use crate::id::{ObjectId, ObjectKind};
 use crate::monitor::{Monitor, Phase};
 use crate::object::{FileObject, Metadata, Value, Variant};
 use crate::ops::changes::{
-    Contents, Encoded, Encoder, NewFile, Object, OldFiles, Readable, batch_len, order, payloads_of,
-    piece,
+    Contents, Encoded, Encoder, NewFile, NewTree, Object, OldFiles, Readable, batch_len, order,
+    payloads_of, piece,
 };
 use crate::repo::Repository;
 
@@ -102,17 +104,20 @@ pub fn generate(
     // Neither commit can be deleted meanwhile.
     let leased: Vec<ObjectId> = name.from.into_iter().chain([name.to]).collect();
     let _lease = repo.lease(&leased)?;
+    let place = match &options.output {
+        Some(output) => output.clone(),
+        None => repo.path().join(name.dir()).join(SUPERBLOCK),
+    };
+    let staging = stage(repo, options)?;
     let plan = Plan::make(repo, name, options, monitor)?;
-    let staging = OwnedDir::create(&repo.path().join("staging"))?;
     let dir = staging.path().join("delta");
     std::fs::create_dir(&dir).at(&dir)?;
-    let target = match (options.inline, &options.output) {
-        (true, _) => Target::Inline(Vec::new()),
-        (false, Some(output)) => Target::Dir(parent(output).to_owned()),
-        (false, None) => Target::Dir(dir.clone()),
+    let target = match options.inline {
+        true => Target::Inline(Vec::new()),
+        false => Target::Dir(dir.clone()),
     };
     let max_blob = usize::try_from(options.max_chunk_bytes).unwrap_or(usize::MAX);
-    let mut writer = PartsWriter::new(repo, target, max_blob, options.effort, monitor);
+    let mut writer = PartsWriter::new(repo, (target, &place), max_blob, options.effort, monitor);
     let mut report = GenerateReport {
         fallbacks: plan.fallbacks.len() as u64,
         ..Default::default()
@@ -131,18 +136,21 @@ pub fn generate(
         monitor,
     )?;
     let (parts, inline) = writer.finish()?;
+    let commit = repo.object_bytes(ObjectKind::Commit, &name.to)?;
+    check(repo, &commit, &plan, &parts).map_err(|fault| fault.of(&place))?;
     monitor.end(Phase::Verify);
     report.parts = parts.len() as u64;
     report.objects = parts.iter().map(|part| part.objects.len() as u64).sum();
     report.made_bytes = parts.iter().map(|part| part.made_size).sum();
     report.delta_bytes = parts.iter().map(|part| part.size).sum();
+    let detached = repo.sound_detached_metadata(&name.to)?;
     let superblock = Superblock {
-        metadata: metadata(name, &inline, options.big_endian),
+        metadata: metadata(name, &inline, detached.as_deref(), options.big_endian),
         timestamp: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs()),
         name,
-        commit: repo.object_bytes(ObjectKind::Commit, &name.to)?,
+        commit,
         parts,
         fallbacks: plan.fallbacks,
         big_endian: options.big_endian,
@@ -152,26 +160,49 @@ pub fn generate(
         true => bytes.len() as u64 - report.delta_bytes.min(bytes.len() as u64),
         false => bytes.len() as u64,
     };
+    write(repo, &dir.join(SUPERBLOCK), &bytes)?;
+    repo.storage().sync_dir(&dir).at(&dir)?;
     match &options.output {
-        Some(output) => write(repo, output, &bytes)?,
-        None => {
-            write(repo, &dir.join("superblock"), &bytes)?;
-            repo.storage().sync_dir(&dir).at(&dir)?;
-            super::files::install(repo, &dir, &name)?;
+        Some(output) => {
+            let parts = if options.inline { 0 } else { report.parts };
+            put_beside(repo, &dir, output, parts)?;
         }
+        None => install(repo, &dir, &name)?,
     }
     Ok(report)
 }
 
-fn parent(path: &Path) -> &Path {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
+/// Where the delta is until it is complete. An output that cannot be written is told at once.
+fn stage(repo: &Repository, options: &GenerateOptions) -> Result<OwnedDir> {
+    match &options.output {
+        Some(output) if output.is_dir() => {
+            Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)).at(output)
+        }
+        Some(output) => OwnedDir::beside(output),
+        None => OwnedDir::create(&repo.path().join("staging")),
+    }
 }
 
-/// The superblock's metadata: byte order, and inline parts.
-fn metadata(name: DeltaName, parts: &[Vec<u8>], big_endian: bool) -> Metadata {
+/// Sees that what parts make and what is left out is all that a commit has and the old one has not.
+fn check(repo: &Repository, commit: &[u8], plan: &Plan, parts: &[PartHead]) -> Result<(), Fault> {
+    let mut tree = NewTree::new(commit)?;
+    let objects = parts.iter().flat_map(|part| &part.objects);
+    for object in objects.filter(|object| object.0 != ObjectKind::File) {
+        let bytes = repo.object_bytes(object.0, &object.1)?;
+        if !tree.add(object, &bytes) {
+            return Err(Fault::other_object(object.0, &object.1));
+        }
+    }
+    check_whole(&tree, &plan.known, parts, &plan.fallbacks)
+}
+
+/// The superblock's metadata: byte order, inline parts, and what is attached to the commit.
+fn metadata(
+    name: DeltaName,
+    parts: &[Vec<u8>],
+    detached: Option<&[u8]>,
+    big_endian: bool,
+) -> Metadata {
     let mut metadata = Metadata::default();
     let order = Value::Byte(if big_endian { b'B' } else { b'l' });
     let variant = |value| Variant::from_value(&value).expect("because it is not nested");
@@ -183,11 +214,18 @@ fn metadata(name: DeltaName, parts: &[Vec<u8>], big_endian: bool) -> Metadata {
         let part = Value::Tuple(vec![Value::Byte(*method), Value::Bytes(rest.to_vec())]);
         metadata.push(part_key(&name, number), variant(part));
     }
+    if let Some(bytes) = detached {
+        let dictionary = Variant::from_parts("a{sv}", bytes);
+        let dictionary = dictionary.expect("because it was seen to be one");
+        metadata.push(detached_key(&name), dictionary);
+    }
     metadata
 }
 
 /// What goes into a delta.
 struct Plan {
+    /// Objects of the old commit.
+    known: HashSet<Object>,
     metadata: Vec<Object>,
     files: Vec<NewFile>,
     fallbacks: Vec<Fallback>,
@@ -230,6 +268,7 @@ impl Plan {
             .collect::<Result<_>>()?;
         monitor.end(Phase::Scan);
         Ok(Self {
+            known,
             metadata: new.metadata,
             files,
             fallbacks,

@@ -1,7 +1,8 @@
 //! Runs the operations of a part: what clients do, with every length checked.
 //!
 //! Nothing here believes a size: what a part makes is no more than its head announces, and each
-//! object is compared with its name by whoever takes it.
+//! object is compared with its name by whoever takes it. A few bytes may make as much as a disk holds,
+//! so that whether to go on is asked all the time.
 
 use std::collections::HashMap;
 
@@ -9,9 +10,10 @@ use super::Fault;
 use super::part::{Body, Op};
 use super::superblock::PartHead;
 use crate::bsdiff::{Patch, Step};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ObjectId, ObjectKind};
-use crate::object::{FileHeader, FileObject, FormHasher};
+use crate::monitor::Monitor;
+use crate::object::{FileHeader, FileObject};
 use crate::ops::changes::Object;
 use crate::repo::Repository;
 
@@ -36,6 +38,39 @@ pub(super) trait Sink {
     fn end(&mut self) -> Result<(), Fault>;
 }
 
+/// A sink that takes nothing more once the operation shall stop.
+struct Watched<'a> {
+    sink: &'a mut dyn Sink,
+    monitor: &'a dyn Monitor,
+}
+
+impl Watched<'_> {
+    fn go_on(&mut self) -> Result<&mut dyn Sink, Fault> {
+        match self.monitor.is_cancelled() {
+            true => Err(Error::Cancelled.into()),
+            false => Ok(&mut *self.sink),
+        }
+    }
+}
+
+impl Sink for Watched<'_> {
+    fn metadata(&mut self, object: &Object, bytes: &[u8]) -> Result<(), Fault> {
+        self.go_on()?.metadata(object, bytes)
+    }
+
+    fn begin(&mut self, id: &ObjectId, header: FileHeader, size: u64) -> Result<(), Fault> {
+        self.go_on()?.begin(id, header, size)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.go_on()?.write(bytes)
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        self.go_on()?.end()
+    }
+}
+
 /// Files that parts take bytes from.
 ///
 /// Patches leap back and forth in their source, so what was read of it stays.
@@ -57,7 +92,7 @@ impl<'r> Sources<'r> {
 
     fn open(&mut self, id: &ObjectId) -> Result<(), Fault> {
         let file = self.repo.file(id).map_err(|error| match error {
-            crate::Error::MissingObject { .. } => Fault::invalid(format!(
+            Error::MissingObject { .. } => Fault::invalid(format!(
                 "it takes bytes from file object {id}, which is not in the repository"
             )),
             other => other.into(),
@@ -110,7 +145,9 @@ pub(super) fn run(
     head: &PartHead,
     sources: &mut Sources<'_>,
     sink: &mut dyn Sink,
+    monitor: &dyn Monitor,
 ) -> Result<(), Fault> {
+    let mut sink = Watched { sink, monitor };
     let mut machine = Machine {
         objects: head.objects.iter(),
         open: None,
@@ -122,7 +159,9 @@ pub(super) fn run(
         let Some(op) = body.next_op(next.map(|object| object.0))? else {
             break;
         };
-        machine.step(op, &body, sources, sink)?;
+        // Some operations write nothing.
+        sink.go_on()?;
+        machine.step(op, &body, sources, &mut sink)?;
     }
     match (machine.open, machine.objects.next()) {
         (None, None) => Ok(()),
@@ -317,45 +356,4 @@ fn patch(
         }
     }
     Ok(())
-}
-
-/// A sink that compares what is made with the names it shall have, and keeps nothing.
-#[derive(Debug, Default)]
-pub(super) struct Checker {
-    file: Option<(ObjectId, FormHasher)>,
-}
-
-impl Sink for Checker {
-    fn metadata(&mut self, (kind, id): &Object, bytes: &[u8]) -> Result<(), Fault> {
-        if ObjectId::of(bytes) == *id {
-            Ok(())
-        } else {
-            Err(Fault::other_object(*kind, id))
-        }
-    }
-
-    fn begin(&mut self, id: &ObjectId, header: FileHeader, _size: u64) -> Result<(), Fault> {
-        header
-            .check()
-            .map_err(|error| Fault::invalid(format!("file object {id}: {error}")))?;
-        self.file = Some((*id, header.form_hasher()));
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if let Some((_, hasher)) = &mut self.file {
-            hasher.update(bytes);
-        }
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<(), Fault> {
-        let Some((id, hasher)) = self.file.take() else {
-            return Ok(());
-        };
-        match hasher.finish(&id) {
-            Some(_) => Ok(()),
-            None => Err(Fault::other_object(ObjectKind::File, &id)),
-        }
-    }
 }

@@ -6,6 +6,7 @@
 //! is not believed. How the format is used: docs/ostree.md, "Static deltas".
 
 mod apply;
+mod check;
 mod files;
 mod fuzz;
 mod generate;
@@ -18,9 +19,8 @@ mod tests;
 mod writer;
 
 pub use self::apply::{ApplyReport, apply_offline};
-pub use self::files::{
-    DeltaAt, DeltaInfo, PartInfo, VerifyReport, delete, exists, list, show, verify,
-};
+pub use self::check::{VerifyReport, verify};
+pub use self::files::{DeltaAt, DeltaInfo, PartInfo, delete, exists, list, show};
 pub(in crate::ops) use self::files::{list_at, size};
 pub(crate) use self::fuzz::{part_seeds, try_part, try_superblock};
 pub use self::generate::{GenerateOptions, GenerateReport, generate};

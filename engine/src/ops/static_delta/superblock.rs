@@ -207,7 +207,12 @@ impl Superblock {
         if numbers.iter().any(|number| **number >= PLAUSIBLE) {
             return Err(DecodeError::Rule("a size is out of range"));
         }
-        Ok(())
+        // Parts and objects are counted together later.
+        let mut sizes = numbers.iter();
+        match sizes.try_fold(0u64, |sum, number| sum.checked_add(**number)) {
+            Some(_) => Ok(()),
+            None => Err(DecodeError::Rule("its sizes are together out of range")),
+        }
     }
 }
 

@@ -1,18 +1,22 @@
 //! Parts that OSTree made, and parts that nobody should.
 
-use super::Fault;
-use super::machine::{Checker, Sources, run};
-use super::part::{Body, Effort, PartBuilder, compress, open_within, store};
-use super::superblock::PartHead;
-use super::writer::check;
+use std::fs;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::check::check_part;
+use super::part::{Effort, PartBuilder, compress, open_within, store};
+use super::superblock::{PartHead, Superblock};
+use super::{DeltaAt, DeltaName, Fault, apply_offline};
 use crate::Body as Content;
 use crate::NewFile;
 use crate::bsdiff::{Aligner, encode};
+use crate::error::Error;
 use crate::id::{ObjectId, ObjectKind, PayloadId};
-use crate::monitor::Silent;
+use crate::monitor::{Monitor, Silent};
 use crate::object::gvariant::Frame;
-use crate::object::{FileHeader, Xattrs};
-use crate::ops::changes::{Object, Run};
+use crate::object::{Commit, FileHeader, Metadata, Xattrs};
+use crate::ops::changes::{Object, Run, put_number};
 use crate::repo::Repository;
 
 /// A part that `ostree static-delta generate` made, without its compression.
@@ -82,6 +86,10 @@ fn head(objects: Vec<Object>, made_size: u64) -> PartHead {
         made_size,
         objects,
     }
+}
+
+fn check(repo: &Repository, head: &PartHead, file: &[u8]) -> Result<(), Fault> {
+    check_part(repo, head, file, None, &Silent)
 }
 
 fn repository() -> (tempfile::TempDir, Repository) {
@@ -247,6 +255,95 @@ fn operations_that_would_end_a_client_are_errors() {
     }
 }
 
+/// Asks to stop when it was asked some times whether to.
+#[derive(Debug)]
+struct Impatient(AtomicI64);
+
+impl Monitor for Impatient {
+    fn is_cancelled(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::Relaxed) <= 0
+    }
+}
+
+#[test]
+fn a_part_stops_within_an_operation_and_between_those_that_write_nothing() {
+    let (_dir, repo) = repository();
+    let source = put(&repo, &noise(1, 1 << 20));
+    let mut copy = b"o\0\0".to_vec();
+    put_number(&mut copy, 1 << 20);
+    copy.extend(b"r\0w");
+    put_number(&mut copy, 1 << 20);
+    copy.extend(b"\0c");
+    let object = (ObjectKind::File, ObjectId::of(b"made"));
+    let head = head(vec![object], 1 << 20);
+    // It makes up its mind when the file has begun and a page was copied; or at the last of many
+    // operations.
+    for (ops, patience) in [(&copy[..], 5), (&b"R".repeat(5000), 4999)] {
+        let monitor = Impatient(patience.into());
+        let file = part(source.as_bytes(), ops);
+        let stopped = check_part(&repo, &head, &file, None, &monitor);
+        assert!(
+            matches!(stopped, Err(Fault::Engine(Error::Cancelled))),
+            "{stopped:?}"
+        );
+        // Nothing was asked after that.
+        assert_eq!(monitor.0.into_inner(), -1);
+    }
+}
+
+#[test]
+fn a_file_that_the_disk_cannot_hold_is_not_begun() {
+    const SIZE: u64 = (1 << 40) - 1;
+    let (dir, repo) = repository();
+    let room = rustix::fs::statvfs(dir.path()).unwrap();
+    if room.f_bavail * room.f_frsize >= SIZE {
+        println!("skipped: the disk holds a terabyte");
+        return;
+    }
+    let mut ops = b"o\0\0".to_vec();
+    put_number(&mut ops, SIZE);
+    let file = part(b"again and again", &ops);
+    let commit = Commit {
+        metadata: Metadata::default(),
+        parent: None,
+        subject: String::new(),
+        body: String::new(),
+        timestamp: 1,
+        tree: ObjectId::of(b"tree"),
+        meta: ObjectId::of(b"meta"),
+    };
+    let object = (ObjectKind::File, ObjectId::of(b"made"));
+    let superblock = Superblock {
+        metadata: Metadata::default(),
+        timestamp: 1,
+        name: DeltaName {
+            from: None,
+            to: commit.object_id(),
+        },
+        commit: commit.to_bytes(),
+        parts: vec![PartHead {
+            checksum: ObjectId::of(&file),
+            size: file.len() as u64,
+            ..head(vec![object], SIZE)
+        }],
+        fallbacks: Vec::new(),
+        big_endian: false,
+    };
+    let delta = dir.path().join("delta");
+    fs::create_dir(&delta).unwrap();
+    fs::write(delta.join("superblock"), superblock.to_bytes()).unwrap();
+    fs::write(delta.join("0"), file).unwrap();
+    match apply_offline(&repo, &DeltaAt::Path(&delta), &Silent) {
+        Err(Error::Io { path, source }) => {
+            assert_eq!(source.kind(), ErrorKind::StorageFull);
+            assert!(path.starts_with(repo.path()), "{}", path.display());
+        }
+        other => panic!("{other:?}"),
+    }
+    let staging = fs::read_dir(repo.path().join("staging")).unwrap();
+    assert_eq!(staging.count(), 0);
+}
+
 #[test]
 fn what_is_built_is_what_runs() {
     let (_dir, repo) = repository();
@@ -302,14 +399,7 @@ fn what_is_built_is_what_runs() {
     let allowed = made.made_size + 4096 + 256 * made.objects.len() as u64;
     assert!(made.bytes.len() as u64 <= allowed);
     let head = head(made.objects, made.made_size);
-    let body = Body::parse(&made.bytes).unwrap();
-    run(
-        body,
-        &head,
-        &mut Sources::new(&repo),
-        &mut Checker::default(),
-    )
-    .unwrap();
+    check(&repo, &head, &store(&made.bytes)).unwrap();
 }
 
 #[test]

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::Fault;
-use super::machine::{Checker, Sources, run};
-use super::part::{Body, Effort, MAX_BODY, PartBody, PartBuilder, compress, open};
+use super::check::check_part;
+use super::part::{Effort, MAX_BODY, PartBody, PartBuilder, compress};
 use super::superblock::PartHead;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::ObjectId;
@@ -38,12 +37,14 @@ pub(super) struct PartsWriter<'a> {
     full: Vec<(PartBody, bool)>,
     heads: Vec<PartHead>,
     target: Target,
+    /// Where the superblock will be.
+    place: &'a Path,
 }
 
 impl<'a> PartsWriter<'a> {
     pub(super) fn new(
         repo: &'a Repository,
-        target: Target,
+        (target, place): (Target, &'a Path),
         max_blob: usize,
         effort: Effort,
         monitor: &'a dyn Monitor,
@@ -57,6 +58,7 @@ impl<'a> PartsWriter<'a> {
             full: Vec::new(),
             heads: Vec::new(),
             target,
+            place,
         }
     }
 
@@ -142,7 +144,10 @@ impl<'a> PartsWriter<'a> {
     }
 
     fn seal_part(&self, number: usize, part: PartBody, dense: bool) -> Result<(PartHead, Vec<u8>)> {
-        let at = Path::new("deltas").join(number.to_string());
+        let at = match &self.target {
+            Target::Dir(_) => self.place.with_file_name(number.to_string()),
+            Target::Inline(_) => self.place.to_owned(),
+        };
         let made: u64 = part.made_size;
         if part.bytes.len() as u64 > MAX_BODY {
             let detail = "a part is larger than clients take".to_owned();
@@ -158,7 +163,7 @@ impl<'a> PartsWriter<'a> {
             made_size: made,
             objects: part.objects,
         };
-        check(self.repo, &head, &file).map_err(|fault| fault.of(&at))?;
+        check_part(self.repo, &head, &file, None, self.monitor).map_err(|fault| fault.of(&at))?;
         self.monitor.advance(Phase::Verify, made);
         match &self.target {
             Target::Inline(_) => Ok((head, file)),
@@ -168,17 +173,6 @@ impl<'a> PartsWriter<'a> {
             }
         }
     }
-}
-
-/// Applies a part file as a client would, and compares what it makes.
-pub(super) fn check(repo: &Repository, head: &PartHead, file: &[u8]) -> Result<(), Fault> {
-    let body = open(file)?;
-    run(
-        Body::parse(&body)?,
-        head,
-        &mut Sources::new(repo),
-        &mut Checker::default(),
-    )
 }
 
 /// Writes a file, durably.

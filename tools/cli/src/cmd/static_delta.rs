@@ -116,12 +116,14 @@ struct List {
 
 /// Apply a delta without keeping anything, and compare all that it makes
 ///
-/// The repository must have the commit that the delta begins at.
+/// The repository must have the commit that the delta begins at. Objects that the delta leaves out are counted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  grove static-delta verify update")]
 struct Verify {
     /// A delta of the repository, or a file or directory
     delta: String,
+    #[command(flatten)]
+    sizes: SizeSwitch,
     #[command(flatten)]
     json: JsonSwitch,
 }
@@ -346,6 +348,8 @@ struct VerifyJson {
     name: String,
     parts: u64,
     objects: u64,
+    fallbacks: u64,
+    fallback_bytes: u64,
 }
 
 fn verify(args: &Verify, repo: &Repository, globals: &Globals) -> Result<()> {
@@ -356,12 +360,16 @@ fn verify(args: &Verify, repo: &Repository, globals: &Globals) -> Result<()> {
         name,
         parts,
         objects,
+        fallbacks,
+        fallback_bytes,
     } = done?;
     if args.json.json {
         return json::print(&VerifyJson {
             name: name.to_string(),
             parts,
             objects,
+            fallbacks,
+            fallback_bytes,
         });
     }
     let mut out = ui::stdout();
@@ -371,6 +379,14 @@ fn verify(args: &Verify, repo: &Repository, globals: &Globals) -> Result<()> {
         ui::count(objects, "object"),
         ui::count(parts, "part"),
     )?;
+    if fallbacks > 0 {
+        writeln!(
+            out,
+            "{} of {} left out, to be fetched from a server",
+            ui::count(fallbacks, "object"),
+            args.sizes.show(fallback_bytes),
+        )?;
+    }
     Ok(out.flush()?)
 }
 
@@ -378,6 +394,7 @@ fn verify(args: &Verify, repo: &Repository, globals: &Globals) -> Result<()> {
 struct ApplyJson {
     commit: String,
     from: Option<String>,
+    was_there: bool,
     metadata: u64,
     files: u64,
     made_bytes: u64,
@@ -390,6 +407,7 @@ fn apply(args: &ApplyOffline, repo: &Repository, globals: &Globals) -> Result<()
     progress.finish();
     let ApplyReport {
         name,
+        was_there,
         metadata,
         files,
         made_bytes,
@@ -401,6 +419,7 @@ fn apply(args: &ApplyOffline, repo: &Repository, globals: &Globals) -> Result<()
         return json::print(&ApplyJson {
             commit,
             from,
+            was_there,
             metadata,
             files,
             made_bytes,
@@ -411,12 +430,15 @@ fn apply(args: &ApplyOffline, repo: &Repository, globals: &Globals) -> Result<()
     writeln!(out, "{}", name.to)?;
     out.flush()?;
     if globals.verbose {
-        eprintln!(
-            "{metadata} metadata, {} of {}; the repository grew by {}",
-            ui::count(files, "file"),
-            args.sizes.show(made_bytes),
-            args.sizes.show(stored_bytes),
-        );
+        match was_there {
+            true => eprintln!("the repository had that commit"),
+            false => eprintln!(
+                "{metadata} metadata, {} of {}; the repository grew by {}",
+                ui::count(files, "file"),
+                args.sizes.show(made_bytes),
+                args.sizes.show(stored_bytes),
+            ),
+        }
     }
     Ok(())
 }

@@ -348,6 +348,57 @@ fn grove_applies_deltas_of_ostree_and_its_own() {
 }
 
 #[test]
+fn signatures_go_along_with_deltas_of_either_side() {
+    if !have("ostree") {
+        return;
+    }
+    let scene = Scene::new();
+    let signed = scene.ostree(
+        "archive",
+        &[
+            "commit",
+            "-b",
+            "os",
+            "--timestamp=@1700000002",
+            "--owner-uid=0",
+            "--owner-gid=0",
+            "--no-xattrs",
+            "--add-detached-metadata-string=signed=yes",
+            "a",
+        ],
+    );
+    let signed = signed.trim();
+    scene.env.ok(&["import", "archive"]);
+    let (first, rest) = signed.split_at(2);
+    let theirs = |repo: &str| {
+        let path = format!("{repo}/objects/{first}/{rest}.commitmeta");
+        fs::read(scene.env.path(&path)).expect("detached metadata")
+    };
+    let wanted = theirs("archive");
+    let generate = ["static-delta", "generate", "--empty", "os", "--inline"];
+    scene
+        .env
+        .ok(&[&generate[..], &["--filename=ours"]].concat());
+    let whole = ["--min-fallback-size=0", "--filename=theirs"];
+    scene.ostree("archive", &[&generate[..], &whole].concat());
+    scene.client("client", false);
+    scene.ostree("client", &["static-delta", "apply-offline", "ours"]);
+    assert_eq!(theirs("client"), wanted);
+    for delta in ["ours", "theirs"] {
+        let repo = format!("takes-{delta}");
+        scene.env.ok(&["init", "--repo", &repo]);
+        scene
+            .env
+            .ok(&["static-delta", "verify", "--repo", &repo, delta]);
+        scene
+            .env
+            .ok(&["static-delta", "apply-offline", "--repo", &repo, delta]);
+        let stored = fs::read(scene.env.path(&format!("{repo}/state/{signed}.commitmeta")));
+        assert_eq!(stored.expect("detached metadata"), wanted, "{delta}");
+    }
+}
+
+#[test]
 fn wrong_deltas_leave_the_repository_as_it_was() {
     let env = Env::new();
     make_trees(&env);
@@ -424,8 +475,18 @@ fn wrong_deltas_leave_the_repository_as_it_was() {
             .status
             .success()
     );
-    // What was refused before is fine after all.
-    env.ok(&["static-delta", "apply-offline", "--repo=other", "good"]);
+    // What was refused before is fine after all, and needs no second time.
+    for was_there in [false, true] {
+        let apply = ["static-delta", "apply-offline", "--repo=other", "--json"];
+        let told = env.ok(&[&apply[..], &["good"]].concat());
+        let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+        assert_eq!(told["was_there"].as_bool(), Some(was_there), "{told}");
+        assert_eq!(
+            told["stored_bytes"].as_u64() == Some(0),
+            was_there,
+            "{told}"
+        );
+    }
     env.ok(&["show", "--repo=other", new.trim()]);
 }
 
