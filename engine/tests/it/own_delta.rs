@@ -389,7 +389,7 @@ fn signatures_go_along_and_those_that_are_there_stay() {
     let refused = create(&scene.repo, name, &bad, &CreateOptions::default(), &Silent);
     match refused {
         Err(Error::Corrupt { path, .. }) => {
-            assert!(path.ends_with(format!("state/{}.commitmeta", scene.new)))
+            assert!(path.ends_with(format!("state/{}.commitmeta", scene.new)));
         }
         other => panic!("{other:?}"),
     }
