@@ -117,7 +117,7 @@ mod tests {
         "grove markdown-help",
     ];
     /// What prints sizes for people.
-    const SIZES: [&str; 14] = [
+    const SIZES: [&str; 15] = [
         "grove checkout",
         "grove diff",
         "grove import",
@@ -125,6 +125,7 @@ mod tests {
         "grove size",
         "grove stats",
         "grove static-delta generate",
+        "grove static-delta verify",
         "grove static-delta apply-offline",
         "grove delta create",
         "grove delta apply",

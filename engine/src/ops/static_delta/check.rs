@@ -194,10 +194,11 @@ mod tests {
     use super::super::generate::{GenerateOptions, generate};
     use super::super::superblock::Superblock;
     use super::*;
+    use crate::Body as Content;
+    use crate::NewFile;
     use crate::monitor::Silent;
     use crate::object::{Commit, DirMeta, Metadata, Xattrs};
     use crate::tree::MutableTree;
-    use crate::{Body as Content, NewFile};
 
     /// Commits a directory of this mode with these files.
     fn commit(repo: &Repository, mode: u32, files: &[(&str, &[u8])]) -> ObjectId {
