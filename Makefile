@@ -11,7 +11,7 @@ RUSTFMT = git ls-files '*.rs' | xargs rustfmt --edition 2024
 BENCH := release
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: help setup fmt lint test demo bench-small soak suites packages docs ci
+.PHONY: help setup fmt lint test demo bench-small bench-once soak suites packages docs ci
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -51,6 +51,9 @@ bench-small: ## Grove beside the tools installed here, on small inputs
 	$(CARGO) build --workspace --bins --locked --profile $(BENCH)
 	$(TARGET)/$(BENCH:dev=debug)/scenario all --small
 
+bench-once: ## Run each micro-benchmark once, without measuring
+	$(CARGO) test --workspace --bench '*' --locked
+
 soak: ## Read mounts for an hour beside everything that disturbs them
 	$(CARGO) build --workspace --bins --locked --release
 	$(TARGET)/release/scenario soak
@@ -70,4 +73,5 @@ docs: ## Build the documentation of the crates
 ci: ## Everything that must be green, the tests last
 	$(MAKE) setup lint docs demo
 	$(MAKE) bench-small BENCH=dev
+	$(MAKE) bench-once
 	$(MAKE) test

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use grove_benches::workload::{Workload, commit};
 use grove_compose::import::DigestTable;
-use grove_compose::{ImportOptions, find_packages, import_packages, merge_packages};
+use grove_compose::{ImportOptions, UnknownOwner, find_packages, import_packages, merge_packages};
 use grove_engine::ops::diff::{DiffOptions, Side, diff};
 use grove_engine::ops::ls::Node;
 use grove_engine::ops::source::SourceOptions;
@@ -67,7 +67,10 @@ fn merges(c: &mut Criterion) {
     let repo = dir.path().join("repo");
     let repo = Repository::init(&repo).expect("because the directory does not exist");
     let mut txn = repo.begin(&Silent).expect("because nobody else uses it");
-    let (options, digests) = (ImportOptions::default(), DigestTable::default());
+    let digests = DigestTable::default();
+    let mut options = ImportOptions::default();
+    // As the program has it: some packages name users that nobody has.
+    options.owners.unknown = UnknownOwner::Root;
     let imported = import_packages(&mut txn, &paths, &options, &digests, &Silent)
         .expect("because they were just built");
     txn.publish(&[]).expect("because the place is ours");
