@@ -118,14 +118,21 @@ impl Daemon {
     pub fn run(self, signals: BorrowedFd<'_>) -> Result<()> {
         let table = File::open(MOUNTINFO).map_err(MountError::io("open", MOUNTINFO))?;
         let mut met = self.stay == Stay::UntilSignal;
+        let mut told = String::new();
         let lock = loop {
             match self.turn(signals, &table, &mut met) {
                 Ok(None) => {}
                 Ok(Some(lock)) => break lock,
                 // Whatever fails here (descriptors may have run out), the mounts are served on.
                 Err(error) => {
-                    (self.house.on_error)(&with_causes(&error));
+                    let words = with_causes(&error);
+                    if words != told {
+                        (self.house.on_error)(&words);
+                        told = words;
+                    }
                     thread::sleep(RETRY);
+                    // Nothing else may ever happen that wakes this thread to try again.
+                    self.house.bell.ring();
                 }
             }
         };
@@ -254,9 +261,10 @@ impl fmt::Debug for House {
 impl House {
     fn count(&self) -> Result<()> {
         let mut sessions = lock_of(&self.sessions);
-        for device in sessions.bury() {
-            // Whoever aborted the session left dead mounts behind.
+        for device in sessions.dead() {
+            // Whoever aborted the session left dead mounts behind. What fails is tried again.
             clear_device(device)?;
+            sessions.bury(device);
         }
         let devices = sessions.devices();
         drop(sessions);

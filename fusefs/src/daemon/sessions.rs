@@ -129,13 +129,16 @@ impl Sessions {
         })
     }
 
-    /// Takes out the sessions that have ended although their base is there: someone aborted them.
-    /// Their devices.
-    pub(super) fn bury(&mut self) -> Vec<(u32, u32)> {
-        let dead = self
-            .running
-            .extract_if(.., |session| session.running.ended().is_set());
+    /// The devices of sessions that have ended although their base is there: someone aborted them.
+    pub(super) fn dead(&self) -> Vec<(u32, u32)> {
+        let ended = |session: &&Session| session.running.ended().is_set();
+        let dead = self.running.iter().filter(ended);
         dead.map(|session| session.device).collect()
+    }
+
+    /// Takes such a session out, once nothing that is mounted of it is left.
+    pub(super) fn bury(&mut self, device: (u32, u32)) {
+        self.running.retain(|session| session.device != device);
     }
 
     pub(super) fn devices(&self) -> Vec<(u32, u32)> {
