@@ -46,10 +46,10 @@ enum Command {
     Pull(Args),
     /// Take commits over from OSTree, and give them back (--tree, --second)
     Exchange(Args),
-    /// All of these
-    All(Args),
     /// Commit releases one after the other and weigh the repositories (--tree, or --months)
     Store(StoreArgs),
+    /// All of these
+    All(AllArgs),
     /// Make, open and ask the index of a large repository (--rows)
     Index(IndexArgs),
     /// Read mounts for a long time beside commits, prunes, repacks, kills and damage (--minutes)
@@ -95,6 +95,19 @@ struct Args {
     grove: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct AllArgs {
+    /// Build this many releases of the small distribution: the first two are compared, all stored
+    #[arg(
+        long,
+        conflicts_with_all = ["tree", "second", "rpms", "second_rpms", "grove_repo", "ostree_repo"],
+        value_parser = clap::value_parser!(u32).range(2..)
+    )]
+    months: Option<u32>,
+    #[command(flatten)]
+    args: Args,
 }
 
 #[derive(Debug, clap::Args)]
@@ -238,8 +251,8 @@ fn dispatch() -> Result<ExitCode> {
         Command::Delta(args) => options(vec![Scenario::Delta], args),
         Command::Pull(args) => options(vec![Scenario::Pull], args),
         Command::Exchange(args) => options(vec![Scenario::Exchange], args),
-        Command::All(args) => options(Scenario::ALL.to_vec(), args),
         Command::Store(args) => store_options(args),
+        Command::All(args) => all_options(args),
         Command::Index(args) => index_options(args),
         Command::Soak(args) => return soak(args),
         Command::Report(args) => return report(&args),
@@ -299,6 +312,12 @@ fn options(scenarios: Vec<Scenario>, args: Args) -> (Options, Common) {
         ..Options::default()
     };
     (options, args.common)
+}
+
+fn all_options(args: AllArgs) -> (Options, Common) {
+    let (options, common) = options(Scenario::ALL.to_vec(), args.args);
+    let months = args.months.unwrap_or(0);
+    (Options { months, ..options }, common)
 }
 
 fn mount_options(args: MountArgs) -> (Options, Common) {
@@ -388,7 +407,8 @@ best of all repetitions; *server reads* are read calls of the serving processes,
 all files of the repository, *on disk* the blocks they occupy, *added* what the step added to *stored*.
 With several runs, figures are medians. Wall times depend on what else the machine did: see the load averages.
 
-How to make a run: `cargo build --release`, then `target/release/scenario all --small` for a look, or
+How to make a run: `cargo build --release`, then `target/release/scenario all --small` for a look,
+`target/release/scenario all --months 12 --out benches/runs/NAME` for releases that anybody can build, or
 `target/release/scenario all --tree DIR --second DIR --rpms DIR --runs 3 --out benches/runs/NAME`.
 ";
 

@@ -61,7 +61,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that `all` means, in the order in which they use each other's repositories.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Commit,
         Self::Rpms,
         Self::Mount,
@@ -71,6 +71,7 @@ impl Scenario {
         Self::Delta,
         Self::Pull,
         Self::Exchange,
+        Self::Store,
     ];
 
     /// Its name on the command line.
@@ -120,7 +121,8 @@ pub struct Options {
     pub many: u64,
     /// Releases to store one after the other.
     pub releases: Vec<PathBuf>,
-    /// How many releases of the small distribution to build and store instead.
+    /// How many releases of the small distribution to build instead: all are stored, and the first
+    /// two are what is compared otherwise.
     pub months: u32,
     /// Objects of the large repository.
     pub rows: u64,
@@ -231,8 +233,8 @@ impl Inputs {
         for dir in &options.releases {
             inputs.releases.push(fs::canonicalize(dir).at(dir)?);
         }
-        if options.small {
-            small::build(&mut inputs, &options.scenarios, work)?;
+        if options.small || options.months > 0 {
+            small::build(&mut inputs, options, work)?;
         }
         Ok(inputs)
     }

@@ -1,12 +1,13 @@
 //! One release after the other into the same repository: what each adds to it, and what that costs.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use grove_fixtures::mini::{Scale, build_tree};
+use grove_fixtures::mini::build_tree;
 
 use super::commit::Kind;
-use super::{Bench, remove};
-use crate::error::Result;
+use super::{Bench, remove, small};
+use crate::error::{At, Result};
 use crate::record::{INPUT, RELEASE, Row};
 use crate::walk;
 
@@ -24,9 +25,19 @@ enum Release {
 }
 
 impl Bench<'_> {
-    /// The scenario.
+    /// The scenario, with repositories of its own: those of other scenarios hold other commits.
     pub(super) fn store(&mut self) -> Result<()> {
-        let releases = self.releases();
+        self.put_away(&[])?;
+        let own = self.work.join("store");
+        fs::create_dir(&own).at(&own)?;
+        let shared = std::mem::replace(&mut self.work, own);
+        let done = self.store_releases();
+        self.work = shared;
+        done
+    }
+
+    fn store_releases(&mut self) -> Result<()> {
+        let releases = self.releases()?;
         let kinds = self.all_kinds();
         for kind in self.rotated(kinds.clone()) {
             self.init(kind)?;
@@ -48,12 +59,16 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn releases(&self) -> Vec<Release> {
-        if self.inputs.releases.is_empty() {
-            return (1..=self.options.months).map(Release::Month).collect();
+    /// What was named for this, or built; otherwise the two that everything is measured with.
+    fn releases(&self) -> Result<Vec<Release>> {
+        if self.options.months > 0 {
+            return Ok((1..=self.options.months).map(Release::Month).collect());
         }
-        let dirs = self.inputs.releases.iter().cloned();
-        dirs.map(Release::Directory).collect()
+        let mut dirs = self.inputs.releases.clone();
+        if dirs.is_empty() {
+            dirs = vec![self.tree()?, self.second()?];
+        }
+        Ok(dirs.into_iter().map(Release::Directory).collect())
     }
 
     /// Name and directory of a release.
@@ -65,12 +80,7 @@ impl Bench<'_> {
             }
             Release::Month(number) => {
                 let (name, dir) = (format!("month {number:02}"), self.work.join("tree"));
-                let scale = if self.options.small {
-                    Scale::Small
-                } else {
-                    Scale::Default
-                };
-                build_tree(&dir, *number, scale)?;
+                build_tree(&dir, *number, small::scale(self.options))?;
                 let found = walk::list(&dir)?;
                 self.record.fact(INPUT, format!("{name}: {found}"));
                 Ok((name, dir))
