@@ -79,6 +79,12 @@ pub enum Error {
         /// What it was made of.
         made_of: String,
     },
+    /// Nobody knows whose processor time and memory to measure.
+    #[error("the process that serves {} was not found: what it uses cannot be measured", path.display())]
+    NoServer {
+        /// Where it is mounted.
+        path: PathBuf,
+    },
     /// A file system is still there after it was unmounted.
     #[error("the server of {} goes on after it was unmounted: what is measured next would not be cold", path.display())]
     StillServed {

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod compare;
 pub mod error;
+pub mod goals;
 pub mod machine;
 pub mod measure;
 pub mod plot;

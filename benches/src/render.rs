@@ -229,7 +229,7 @@ fn facts(record: &Record) -> Vec<(String, String)> {
 }
 
 /// Without the number of the run: `commit, run 2: ...`.
-fn without_run(text: &str) -> String {
+pub(crate) fn without_run(text: &str) -> String {
     let parts = text.split_once(", run ").and_then(|(scenario, rest)| {
         let (number, what) = rest.split_once(": ")?;
         number.parse::<u32>().ok()?;
@@ -311,7 +311,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 /// Without what Markdown would take for markup.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('|', r"\|")
         .replace('<', "&lt;")
         .replace('*', r"\*")

@@ -12,7 +12,7 @@ use grove_benches::error::At;
 use grove_benches::record::{FAILS, Record};
 use grove_benches::scenario::index::{self, INDEX};
 use grove_benches::scenario::{Options, Scenario, run};
-use grove_benches::{Result, client, measure, plot, render, soak};
+use grove_benches::{Result, client, goals, measure, plot, render, soak};
 
 /// Files of a commit with very many.
 const MANY: u64 = 1_000_000;
@@ -412,13 +412,24 @@ How to make a run: `cargo build --release`, then `target/release/scenario all --
 `target/release/scenario all --tree DIR --second DIR --rpms DIR --runs 3 --out benches/runs/NAME`.
 ";
 
+const GOALS: &str = "
+## Goals
+
+Each figure is followed by the run that found it; bold is what missed its goal. Ratios are to the program that is named, in
+the same run; below 1, grove takes less. Why goals were missed, and what of them can be had, is in `docs/decisions/`
+015 (store), 019 (checkouts and deltas) and 020 (mount).
+
+";
+
 fn report(args: &ReportArgs) -> Result<ExitCode> {
+    let load = |dir: &PathBuf| Ok((Record::load(&dir.join("raw.csv"))?, name(dir)));
+    let runs = args.run.iter().map(load).collect::<Result<Vec<_>>>()?;
     let mut text = INTRODUCTION.to_owned();
-    for dir in &args.run {
-        let (record, name) = (Record::load(&dir.join("raw.csv"))?, name(dir));
-        write!(text, "\n{}", render::markdown(&record, &name))
+    write!(text, "{GOALS}{}", goals::table(&runs)).expect("because a string takes every write");
+    for (record, name) in &runs {
+        write!(text, "\n{}", render::markdown(record, name))
             .expect("because a string takes every write");
-        let svg = plot::stored(&record, &name);
+        let svg = plot::stored(record, name);
         if let (Some(svg), Some(output)) = (svg, &args.output) {
             let plots = output.with_file_name("plots");
             fs::create_dir_all(&plots).at(&plots)?;

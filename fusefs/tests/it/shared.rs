@@ -17,7 +17,8 @@ use grove_fusefs::daemon::{
     Daemon, DaemonOptions, MountRequest, Place, Shared, Stay, mount_shared, shared_stats,
 };
 use grove_fusefs::{MountAttrs, MountError, Numbering, Umount, mounts, umount};
-use rustix::mount::mount_bind;
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, mount_bind};
 
 use crate::need_mounts;
 use crate::support::{Fixture, assert_equal, noise};
@@ -250,7 +251,7 @@ fn without_xattrs_the_kernel_is_told_once() {
         rustix::fs::lgetxattr(dir.join("usr/lib/large"), "user.note", &mut value[..])
     };
     assert_eq!(get(&full).unwrap(), 8);
-    assert_eq!(get(&plain).unwrap_err(), rustix::io::Errno::OPNOTSUPP);
+    assert_eq!(get(&plain).unwrap_err(), Errno::OPNOTSUPP);
     let before = figure(&house, "requests.getxattr");
     for _ in 0..10 {
         get(&plain).unwrap_err();
@@ -508,6 +509,29 @@ fn a_signal_takes_every_mount_away() {
         told.iter().any(|line| line.contains("is in use by")),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_session_that_is_aborted_leaves_no_dead_mount() {
+    need_mounts!();
+    let house = House::new();
+    house.fixture.write("file", b"x");
+    let id = house.fixture.commit("main");
+    // Or the second mount may know meanwhile that the commit has no xattrs, and go to another session.
+    grove_fusefs::image::prepare(&house.fixture.repo, &id).unwrap();
+    let dirs = [house.mount("main", "one"), house.mount("main", "two")];
+    let _open = File::open(dirs[0].join("file")).unwrap();
+    // What umount(8) does for -f. It is refused as busy, unless the mount is gone before it looks.
+    let refused = rustix::mount::unmount(&dirs[0], UnmountFlags::FORCE).unwrap_err();
+    assert!(matches!(refused, Errno::BUSY | Errno::INVAL), "{refused:?}");
+    let is_empty = |dir: &PathBuf| fs::read_dir(dir).is_ok_and(|mut all| all.next().is_none());
+    until("the mounts to go", || dirs.iter().all(is_empty));
+    house.wait();
+    let again = house.mount("main", "one");
+    assert_eq!(fs::read(again.join("file")).unwrap(), b"x");
+    assert_eq!(house.starts(), 2);
+    umount(&again, Umount::Unused).unwrap();
+    house.wait();
 }
 
 #[test]

@@ -116,7 +116,13 @@ impl Mounted {
         let base = grove.call().option("--repo", repo);
         let call = base.clone().arg("mount").args(options).arg(rev).arg(dir);
         let usage = call.measure()?.usage;
-        let servers = Servers::find(&grove.program, &[repo, dir]);
+        // The server of a repository knows it by the path without links.
+        let repo = fs::canonicalize(repo).at(repo)?;
+        let servers = Servers::find(&grove.program, &[&repo, dir]);
+        if servers.is_empty() {
+            let path = dir.to_owned();
+            return Err(Error::NoServer { path });
+        }
         let unmount = base.arg("umount").arg(dir);
         Ok((
             Self::new(dir, servers, Some(unmount)),

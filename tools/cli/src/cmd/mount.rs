@@ -14,11 +14,12 @@ mod serve;
 mod stats;
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use grove_fusefs::daemon::{MountRequest, Place, Shared, mount_shared};
-use grove_fusefs::{MountError, Umount, clear_stale, overlay, umount};
+use grove_fusefs::{MountError, Umount, clear_stale, mounts, overlay, umount};
 
 use crate::cli::Globals;
 use crate::exit::{Error, Result};
@@ -202,6 +203,7 @@ pub fn mount(job: &Job, globals: &Globals) -> Result<ExitCode> {
         Err(Failed::Told(code)) => return Ok(code),
         Err(Failed::Here(error)) => return Err(error),
     }
+    warn_of_less(job);
     if let Some(upper) = &job.options.overlay
         && let Err(error) = overlay(&job.dir, upper)
     {
@@ -210,6 +212,29 @@ pub fn mount(job: &Job, globals: &Globals) -> Result<ExitCode> {
         return Err(error.into());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Mounts of users are without set-user-ID bits and device files, whatever they ask for.
+fn warn_of_less(job: &Job) {
+    let attrs = job.options.attrs;
+    let asked = [(attrs.suid, "suid"), (attrs.dev, "dev")];
+    let mut asked = asked.into_iter().filter(|(on, _)| *on).peekable();
+    if asked.peek().is_none() {
+        return;
+    }
+    // What cannot be found out is no reason to fail: the mount is there.
+    let (Ok(point), Ok(mounts)) = (fs::canonicalize(&job.dir), mounts()) else {
+        return;
+    };
+    let Some(mount) = mounts.iter().rfind(|mount| mount.point == point) else {
+        return;
+    };
+    for (_, name) in asked {
+        let refused = |option: &str| option.strip_prefix("no") == Some(name);
+        if mount.options.split(',').any(refused) {
+            eprintln!("warning: the mount is without --{name}, which takes root");
+        }
+    }
 }
 
 fn mount_commit(job: &Job, globals: &Globals) -> Result<(), Failed> {

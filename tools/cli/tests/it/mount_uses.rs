@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use rustix::fs::XattrFlags;
 
-use crate::env::{Env, have};
+use crate::env::{Env, GROVE, have};
 use crate::mount::{Mounts, can_share, until};
 
 /// A user who owns nothing.
@@ -217,6 +217,42 @@ fn modes_are_enforced_for_everyone_but_root() {
         );
         env.ok(&["umount", "mnt"]);
     }
+}
+
+#[test]
+fn a_user_is_told_what_the_kernel_does_not_grant() {
+    let Some(mounts) = system() else { return };
+    if !have("setpriv") || !have("fusermount3") || !can_everybody_mount() {
+        return;
+    }
+    let env = &mounts.env;
+    // Where the program was built, a user may not get to.
+    fs::copy(GROVE, env.path("grove")).expect("a copy");
+    prints(&mounts, "chown", &["-R", NOBODY, "."], "");
+    let mount = |options: &[&str]| {
+        let drop = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
+        let mount = ["./grove", "mount", "--repo=repo", "os/system", "mnt"];
+        let output = run(&mounts, "setpriv", &[&drop[..], &mount, options].concat());
+        let errors = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(output.status.success(), "{errors}");
+        env.ok(&["umount", "mnt"]);
+        errors
+    };
+    assert_eq!(mount(&["--no-exec"]), "");
+    assert_eq!(
+        mount(&["--suid", "--dev"]),
+        "warning: the mount is without --suid, which takes root\n\
+         warning: the mount is without --dev, which takes root\n"
+    );
+}
+
+fn can_everybody_mount() -> bool {
+    let device = fs::metadata("/dev/fuse").expect("the device");
+    let can = device.permissions().mode() & 0o006 == 0o006;
+    if !can {
+        println!("skipped: not everybody may open /dev/fuse");
+    }
+    can
 }
 
 #[test]
