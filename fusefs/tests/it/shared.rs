@@ -18,7 +18,7 @@ use grove_fusefs::daemon::{
 };
 use grove_fusefs::{MountAttrs, MountError, Numbering, Umount, mounts, umount};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, mount_bind};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind};
 
 use crate::need_mounts;
 use crate::support::{Fixture, assert_equal, noise};
@@ -511,26 +511,53 @@ fn a_signal_takes_every_mount_away() {
     );
 }
 
-#[test]
-fn a_session_that_is_aborted_leaves_no_dead_mount() {
-    need_mounts!();
-    let house = House::new();
+/// Two mounts of one session, which is aborted as umount(8) does it for -f while a file is open.
+fn aborted(house: &House, before: impl FnOnce(&Path)) -> [PathBuf; 2] {
     house.fixture.write("file", b"x");
     let id = house.fixture.commit("main");
     // Or the second mount may know meanwhile that the commit has no xattrs, and go to another session.
     grove_fusefs::image::prepare(&house.fixture.repo, &id).unwrap();
     let dirs = [house.mount("main", "one"), house.mount("main", "two")];
     let _open = File::open(dirs[0].join("file")).unwrap();
-    // What umount(8) does for -f. It is refused as busy, unless the mount is gone before it looks.
+    before(&dirs[1]);
+    // It is refused as busy, unless the mount is gone before the kernel looks.
     let refused = rustix::mount::unmount(&dirs[0], UnmountFlags::FORCE).unwrap_err();
     assert!(matches!(refused, Errno::BUSY | Errno::INVAL), "{refused:?}");
-    let is_empty = |dir: &PathBuf| fs::read_dir(dir).is_ok_and(|mut all| all.next().is_none());
+    dirs
+}
+
+fn is_empty(dir: &PathBuf) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut all| all.next().is_none())
+}
+
+#[test]
+fn a_session_that_is_aborted_leaves_no_dead_mount() {
+    need_mounts!();
+    let house = House::new();
+    let dirs = aborted(&house, |_| {});
     until("the mounts to go", || dirs.iter().all(is_empty));
     house.wait();
     let again = house.mount("main", "one");
     assert_eq!(fs::read(again.join("file")).unwrap(), b"x");
     assert_eq!(house.starts(), 2);
     umount(&again, Umount::Unused).unwrap();
+    house.wait();
+}
+
+#[test]
+fn a_dead_mount_below_another_goes_once_it_can() {
+    need_mounts!();
+    let house = House::new();
+    let cover = |dir: &Path| {
+        mount("tmpfs", dir, "tmpfs", MountFlags::empty(), None).unwrap();
+        fs::write(dir.join("above"), b"x").unwrap();
+    };
+    let [one, two] = aborted(&house, cover);
+    until("the mount to go", || is_empty(&one));
+    // What somebody else has mounted is left alone.
+    assert!(two.join("above").exists());
+    rustix::mount::unmount(&two, UnmountFlags::empty()).unwrap();
+    until("the mount that was below to go", || is_empty(&two));
     house.wait();
 }
 

@@ -203,7 +203,7 @@ pub fn mount(job: &Job, globals: &Globals) -> Result<ExitCode> {
         Err(Failed::Told(code)) => return Ok(code),
         Err(Failed::Here(error)) => return Err(error),
     }
-    warn_of_less(job);
+    warn_of_less(job, globals);
     if let Some(upper) = &job.options.overlay
         && let Err(error) = overlay(&job.dir, upper)
     {
@@ -215,11 +215,11 @@ pub fn mount(job: &Job, globals: &Globals) -> Result<ExitCode> {
 }
 
 /// Mounts of users are without set-user-ID bits and device files, whatever they ask for.
-fn warn_of_less(job: &Job) {
+fn warn_of_less(job: &Job, globals: &Globals) {
     let attrs = job.options.attrs;
     let asked = [(attrs.suid, "suid"), (attrs.dev, "dev")];
     let mut asked = asked.into_iter().filter(|(on, _)| *on).peekable();
-    if asked.peek().is_none() {
+    if globals.quiet || asked.peek().is_none() {
         return;
     }
     // What cannot be found out is no reason to fail: the mount is there.

@@ -244,6 +244,7 @@ fn a_user_is_told_what_the_kernel_does_not_grant() {
         "warning: the mount is without --suid, which takes root\n\
          warning: the mount is without --dev, which takes root\n"
     );
+    assert_eq!(mount(&["--suid", "--quiet"]), "");
 }
 
 fn can_everybody_mount() -> bool {

@@ -21,7 +21,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::background::READY;
 use super::log::{self, Log};
-use super::{Job, explain};
+use super::{Job, explain, warn_of_less};
 use crate::cli::Globals;
 use crate::exit::Result;
 
@@ -93,6 +93,10 @@ pub fn private(job: &Job, in_background: bool, globals: &Globals) -> Result<Exit
     thread::spawn(move || unmount_on_signal(signals, &unmounter));
     // Not before: of a directory that systemd mounts when it is looked at (autofs), those who look
     // wait for the mount, all but the process group of the one who mounts.
+    if !in_background {
+        // In the background that is for whoever has started it.
+        warn_of_less(job, globals);
+    }
     detach_from_terminal(in_background);
     settle(in_background, in_background)?;
     mounted.wait()?;
